@@ -1,0 +1,57 @@
+"""jaxrnn: recurrent networks for JAX. The public names, in reading order."""
+
+# ruff: noqa: I001
+
+# One time step: a cell is a value, five pure functions.
+from jaxrnn.cells import Adjoint as Adjoint
+from jaxrnn.cells import Cell as Cell
+from jaxrnn.cells import LSTMCarry as LSTMCarry
+from jaxrnn.cells import ParamSpec as ParamSpec
+from jaxrnn.cells import simple_rnn as simple_rnn
+from jaxrnn.cells import gru as gru
+from jaxrnn.cells import lstm as lstm
+from jaxrnn.cells import simple_rnn_cell as simple_rnn_cell
+from jaxrnn.cells import gru_cell as gru_cell
+from jaxrnn.cells import lstm_cell as lstm_cell
+from jaxrnn.cells import linear as linear
+from jaxrnn.cells import init_params as init_params
+
+# How the steps become a sequence.
+from jaxrnn.solvers import Solver as Solver
+from jaxrnn.solvers import Scan as Scan
+from jaxrnn.solvers import HoistedScan as HoistedScan
+from jaxrnn.recurrence import rnn as rnn
+from jaxrnn.recurrence import lengths_to_mask as lengths_to_mask
+
+# Flax Linen layers and models.
+from jaxrnn.modules import Embed as Embed
+from jaxrnn.modules import SimpleRNN as SimpleRNN
+from jaxrnn.modules import GRU as GRU
+from jaxrnn.modules import LSTM as LSTM
+from jaxrnn.models import TextClassifier as TextClassifier
+from jaxrnn.models import FlattenClassifier as FlattenClassifier
+from jaxrnn.models import Forecaster as Forecaster
+
+# What goes in: text, reviews, series, batches (NumPy only).
+from jaxrnn import data as data
+
+# How parameters learn.
+from jaxrnn.losses import binary_cross_entropy as binary_cross_entropy
+from jaxrnn.losses import binary_accuracy as binary_accuracy
+from jaxrnn.optimizers import rmsprop as rmsprop
+from jaxrnn.optimizers import adam as adam
+from jaxrnn import metrics as metrics
+from jaxrnn.metrics import Mean as Mean
+from jaxrnn.train import TrainState as TrainState
+from jaxrnn.train import init_state as init_state
+from jaxrnn.train import train_step as train_step
+from jaxrnn.train import train_epoch as train_epoch
+from jaxrnn.train import train_batches as train_batches
+from jaxrnn.train import evaluate as evaluate
+from jaxrnn.train import predict as predict
+from jaxrnn.train import one_by_one as one_by_one
+from jaxrnn.fitting import EarlyStopping as EarlyStopping
+from jaxrnn.fitting import fit as fit
+
+# How results reach a reader.
+from jaxrnn import report as report

@@ -1,0 +1,55 @@
+"""Which activations have a derivative that can be read off their output?"""
+
+import jax
+import jax.numpy as jnp
+
+from jaxrnn.cells.base import Activation
+
+
+def linear(values: jax.Array) -> jax.Array:
+    """The identity, as Keras names it: `activation=None` there.
+
+    Example:
+      >>> linear(jnp.array([-1.0, 2.0])).tolist()
+      [-1.0, 2.0]
+    """
+    return values
+
+
+def _tanh_slope(output: jax.Array) -> jax.Array:
+    return 1 - output * output
+
+
+def _sigmoid_slope(output: jax.Array) -> jax.Array:
+    return output * (1 - output)
+
+
+def _relu_slope(output: jax.Array) -> jax.Array:
+    return (output > 0).astype(output.dtype)  # 0 at 0, as Keras and jax.nn.relu
+
+
+def _linear_slope(output: jax.Array) -> jax.Array:
+    return jnp.ones_like(output)
+
+
+_SLOPES: dict[Activation, Activation] = {
+    jnp.tanh: _tanh_slope,
+    jax.lax.tanh: _tanh_slope,
+    jax.nn.sigmoid: _sigmoid_slope,
+    jax.lax.logistic: _sigmoid_slope,
+    jax.nn.relu: _relu_slope,
+    linear: _linear_slope,
+}
+
+
+def slope_from_output(activation: Activation) -> Activation | None:
+    """The function f' o f^-1: from an activation's output to its derivative there.
+
+    A backward pass that has it needs neither the pre-activation nor a second
+    evaluation of the activation.
+
+    Returns:
+      None where the derivative is not known from the output alone; such a cell has no
+      hand-written adjoint and JAX differentiates its step.
+    """
+    return _SLOPES.get(activation)

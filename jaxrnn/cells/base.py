@@ -1,0 +1,167 @@
+"""What is a recurrent cell? Five pure functions, and the parameters they declare."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+Params = Mapping[str, Array]
+Carry = Any  # a pytree of arrays (*batch, features)
+Activation = Callable[[Array], Array]
+Initializer = Callable[..., Array]  # (key, shape, dtype) -> Array
+
+
+class ParamSpec(NamedTuple):
+    """Declares one parameter: its shape and how its initial value is drawn."""
+
+    shape: tuple[int, ...]
+    init: Initializer
+
+
+class Adjoint(NamedTuple):
+    """Backpropagation through time of one cell, written by hand.
+
+    `jaxrnn.HoistedScan` uses it to keep the backward loop down to one matmul a
+    step: everything that can be done for all steps at once is done in `collect`.
+
+    Attributes:
+      forward: `(params, carry, projected) -> (carry, saved)`: `Cell.step`, which
+        also returns what `backward` wants to find again.
+      backward: `(params, before, after, saved, cotangent) -> (cotangent_before,
+        delta)`: one step back, from the cotangent of the carry `after` the step to
+        that of the carry `before` it. `delta` is any pytree `collect` asks for.
+      collect: `(params, before, saved, delta) -> (params_cotangent,
+        projected_cotangent)`: the gradients of all steps at once; every argument has
+        a leading time axis. Parameters that `step` does not use may be left out.
+    """
+
+    forward: Callable[[Params, Carry, Array], tuple[Carry, Any]]
+    backward: Callable[[Params, Carry, Carry, Any, Carry], tuple[Carry, Any]]
+    collect: Callable[[Params, Carry, Any, Any], tuple[dict[str, Array], Array]]
+
+
+class Cell(NamedTuple):
+    """What happens at one time step, as pure functions.
+
+    The recurrence that a cell stands for is
+
+        carry_t = step(params, carry_{t-1}, project(params, inputs_t))
+        output_t = output(carry_t)
+
+    `project` is the part that does not depend on the carry, so a solver is free to
+    run it for all steps in one matmul; `step` is the paper's equation. The output is
+    read off the carry: holding the carry at a masked step then holds the output too.
+
+    A cell is hashable and made once (`jaxrnn.simple_rnn` is a constant; builders such
+    as `jaxrnn.simple_rnn_cell` return the same object for equal settings), so it is a
+    good static argument of `jax.jit`.
+
+    Attributes:
+      name: for error messages.
+      param_specs: `(in_features, features) -> {name: ParamSpec}`.
+      initial_carry: `(params, batch_shape) -> carry`; zeros in the cells here.
+      project: `(params, inputs (*batch, in_features)) -> projected (*batch, ...)`.
+      step: `(params, carry, projected) -> carry`.
+      output: `carry -> (*batch, features)`.
+      adjoint: the hand-written backward pass; None leaves it to JAX.
+
+    Example:
+      >>> params = init_params(simple_rnn, jax.random.key(0), 2, 3)
+      >>> carry = simple_rnn.initial_carry(params, (5,))
+      >>> carry = simple_rnn.step(params, carry, simple_rnn.project(params, jnp.ones((5, 2))))
+      >>> simple_rnn.output(carry).shape
+      (5, 3)
+    """
+
+    name: str
+    param_specs: Callable[[int, int], dict[str, ParamSpec]]
+    initial_carry: Callable[[Params, tuple[int, ...]], Carry]
+    project: Callable[[Params, Array], Array]
+    step: Callable[[Params, Carry, Array], Carry]
+    output: Callable[[Carry], Array]
+    adjoint: Adjoint | None = None
+
+
+def init_params(
+    cell: Cell,
+    key: PRNGKeyArray,
+    in_features: int,
+    features: int,
+    dtype: Any = jnp.float32,
+) -> dict[str, Array]:
+    """Draws the initial parameters of a cell, with Keras' initial values.
+
+    Args:
+      cell: the cell to draw for.
+      key: a `jax.random.key`; every parameter gets a key of its own.
+      in_features: size of one input step.
+      features: size of the hidden vector.
+      dtype: of the parameters.
+
+    Returns:
+      `{name: array}` in the order of `cell.param_specs`.
+
+    Example:
+      >>> params = init_params(lstm, jax.random.key(0), in_features=2, features=3)
+      >>> {name: value.shape for name, value in params.items()}
+      {'kernel': (2, 12), 'recurrent_kernel': (3, 12), 'bias': (12,)}
+    """
+    specs = cell.param_specs(in_features, features)
+    keys = jax.random.split(key, len(specs))
+    return {
+        name: spec.init(key, spec.shape, dtype)
+        for key, (name, spec) in zip(keys, specs.items(), strict=True)
+    }
+
+
+# What the cells here share.
+
+glorot_uniform = jax.nn.initializers.glorot_uniform()
+orthogonal = jax.nn.initializers.orthogonal()  # on (features, gates*features): rows
+zeros = jax.nn.initializers.zeros
+
+
+def fused_specs(
+    gates: int, in_features: int, features: int, bias_names: tuple[str, ...]
+) -> dict[str, ParamSpec]:
+    """Keras' parameters: every matrix holds its `gates` side by side."""
+    width = gates * features
+    return {
+        "kernel": ParamSpec((in_features, width), glorot_uniform),
+        "recurrent_kernel": ParamSpec((features, width), orthogonal),
+        **{name: ParamSpec((width,), zeros) for name in bias_names},
+    }
+
+
+def add_row(
+    values: Float[Array, "*rows a"], row: Float[Array, " a"]
+) -> Float[Array, "*rows a"]:
+    """values + row, with the broadcast written out (strict rank promotion)."""
+    return values + jnp.expand_dims(row, tuple(range(values.ndim - 1)))
+
+
+def affine_project(params: Params, inputs: Array) -> Array:
+    """inputs @ kernel + bias, where the cell has a bias."""
+    projected = inputs @ params["kernel"]
+    return add_row(projected, params["bias"]) if "bias" in params else projected
+
+
+def zero_hidden(params: Params, batch_shape: tuple[int, ...]) -> Array:
+    """A hidden vector of zeros (*batch, features) in the parameters' dtype."""
+    recurrent_kernel = params["recurrent_kernel"]
+    return jnp.zeros((*batch_shape, recurrent_kernel.shape[0]), recurrent_kernel.dtype)
+
+
+def sum_of_outer_products(
+    left: Float[Array, "*rows a"], right: Float[Array, "*rows b"]
+) -> Float[Array, "a b"]:
+    """The gradient of a matrix from all time steps and rows at once, in one matmul."""
+    rows = list(range(left.ndim - 1))
+    return jnp.tensordot(left, right, axes=(rows, rows))
+
+
+def sum_of_rows(values: Float[Array, "*rows a"]) -> Float[Array, " a"]:
+    """The gradient of a bias from all time steps and rows at once."""
+    return values.sum(axis=tuple(range(values.ndim - 1)))

@@ -1,0 +1,214 @@
+"""The gated recurrent unit, with the reset gate after or before the matmul."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxrnn.cells.activations import slope_from_output
+from jaxrnn.cells.base import (
+    Activation,
+    Adjoint,
+    Cell,
+    Params,
+    ParamSpec,
+    add_row,
+    affine_project,
+    fused_specs,
+    sum_of_outer_products,
+    sum_of_rows,
+    zero_hidden,
+)
+
+
+def gru_cell(
+    *,
+    activation: Activation = jnp.tanh,
+    recurrent_activation: Activation = jax.nn.sigmoid,
+    use_bias: bool = True,
+    reset_after: bool = True,
+) -> Cell:
+    """The GRU cell of Keras; with `reset_after` also that of PyTorch, cuDNN and Flax.
+
+        z, r = sigmoid(x W_z,r + b_z,r + h U_z,r + c_z,r)
+        n = tanh(x W_n + b_n + r * (h U_n + c_n))        reset_after=True
+        n = tanh(x W_n + b_n + (r * h) U_n)              reset_after=False
+        h' = z * h + (1 - z) * n
+
+    The gates stand side by side in the order z, r, n (PyTorch: r, z, n). c is
+    `recurrent_bias`, the second row of Keras' bias, and exists only with
+    `reset_after`; Flax keeps c_n alone and adds the others to b.
+
+    Args:
+      activation: of the candidate n.
+      recurrent_activation: of the gates z and r.
+      use_bias: False leaves b and c out.
+      reset_after: whether r acts after the recurrent matmul (Keras' default) or
+        before it (the paper).
+
+    Returns:
+      A `Cell` whose carry is h (*batch, features); the same object for equal settings.
+
+    Example:
+      >>> gru_cell() is gru
+      True
+      >>> list(init_params(gru, jax.random.key(0), 2, 3))
+      ['kernel', 'recurrent_kernel', 'bias', 'recurrent_bias']
+
+    Reference: Cho et al., Learning phrase representations using RNN encoder-decoder,
+    2014 (reset before; its z is our 1 - z).
+    """
+    return _build(activation, recurrent_activation, use_bias, reset_after)
+
+
+@functools.lru_cache(maxsize=256)
+def _build(
+    activation: Activation,
+    recurrent_activation: Activation,
+    use_bias: bool,
+    reset_after: bool,
+) -> Cell:
+    bias_names = ("bias", "recurrent_bias") if reset_after else ("bias",)
+    forward = (_forward_reset_after if reset_after else _forward_reset_before)(
+        activation, recurrent_activation
+    )
+
+    def param_specs(in_features: int, features: int) -> dict[str, ParamSpec]:
+        return fused_specs(3, in_features, features, bias_names if use_bias else ())
+
+    def step(params: Params, hidden: Array, projected: Array) -> Array:
+        return forward(params, hidden, projected)[0]
+
+    slope = slope_from_output(activation)
+    recurrent_slope = slope_from_output(recurrent_activation)
+    adjoint = None
+    if slope is not None and recurrent_slope is not None:
+        backward = _adjoint_reset_after if reset_after else _adjoint_reset_before
+        adjoint = backward(forward, slope, recurrent_slope)
+
+    return Cell(
+        name="gru",
+        param_specs=param_specs,
+        initial_carry=zero_hidden,
+        project=affine_project,
+        step=step,
+        output=_output,
+        adjoint=adjoint,
+    )
+
+
+def _output(hidden: Array) -> Array:
+    return hidden
+
+
+def _forward_reset_after(activation: Activation, gate: Activation) -> Any:
+    def forward(
+        params: Params, hidden: Array, projected: Array
+    ) -> tuple[Array, tuple[Array, ...]]:
+        recurrent = hidden @ params["recurrent_kernel"]
+        if "recurrent_bias" in params:
+            recurrent = add_row(recurrent, params["recurrent_bias"])
+        x_z, x_r, x_n = jnp.split(projected, 3, axis=-1)
+        h_z, h_r, h_n = jnp.split(recurrent, 3, axis=-1)
+        z, r = gate(x_z + h_z), gate(x_r + h_r)
+        n = activation(x_n + r * h_n)
+        return z * hidden + (1 - z) * n, (z, r, n, h_n)
+
+    return forward
+
+
+def _forward_reset_before(activation: Activation, gate: Activation) -> Any:
+    def forward(
+        params: Params, hidden: Array, projected: Array
+    ) -> tuple[Array, tuple[Array, ...]]:
+        features = hidden.shape[-1]
+        recurrent_kernel = params["recurrent_kernel"]
+        x_z, x_r, x_n = jnp.split(projected, 3, axis=-1)
+        recurrent = hidden @ recurrent_kernel[:, : 2 * features]
+        h_z, h_r = jnp.split(recurrent, 2, axis=-1)
+        z, r = gate(x_z + h_z), gate(x_r + h_r)
+        n = activation(x_n + (r * hidden) @ recurrent_kernel[:, 2 * features :])
+        return z * hidden + (1 - z) * n, (z, r, n)
+
+    return forward
+
+
+def _adjoint_reset_after(forward: Any, slope: Any, recurrent_slope: Any) -> Adjoint:
+    """delta_t is the cotangent of z, r, n before their activations."""
+
+    def recurrent_delta(delta: Array, r: Array) -> Array:
+        d_z, d_r, d_n = jnp.split(delta, 3, axis=-1)
+        return jnp.concatenate([d_z, d_r, d_n * r], axis=-1)
+
+    def backward(
+        params: Params,
+        before: Array,
+        after: Array,
+        saved: tuple[Array, ...],
+        cotangent: Array,
+    ) -> tuple[Array, Array]:
+        del after
+        z, r, n, h_n = saved
+        d_n = cotangent * (1 - z) * slope(n)
+        d_z = cotangent * (before - n) * recurrent_slope(z)
+        d_r = d_n * h_n * recurrent_slope(r)
+        delta = jnp.concatenate([d_z, d_r, d_n], axis=-1)
+        through_matmul = recurrent_delta(delta, r) @ params["recurrent_kernel"].T
+        return cotangent * z + through_matmul, delta
+
+    def collect(
+        params: Params, before: Array, saved: tuple[Array, ...], delta: Array
+    ) -> tuple[dict[str, Array], Array]:
+        recurrent = recurrent_delta(delta, saved[1])
+        gradients = {"recurrent_kernel": sum_of_outer_products(before, recurrent)}
+        if "recurrent_bias" in params:
+            gradients["recurrent_bias"] = sum_of_rows(recurrent)
+        return gradients, delta
+
+    return Adjoint(forward, backward, collect)
+
+
+def _adjoint_reset_before(forward: Any, slope: Any, recurrent_slope: Any) -> Adjoint:
+    """delta_t is the cotangent of z, r, n before their activations."""
+
+    def backward(
+        params: Params,
+        before: Array,
+        after: Array,
+        saved: tuple[Array, ...],
+        cotangent: Array,
+    ) -> tuple[Array, Array]:
+        del after
+        z, r, n = saved
+        features = z.shape[-1]
+        recurrent_kernel = params["recurrent_kernel"]
+        d_n = cotangent * (1 - z) * slope(n)
+        d_reset = d_n @ recurrent_kernel[:, 2 * features :].T  # of r * h
+        d_z = cotangent * (before - n) * recurrent_slope(z)
+        d_r = d_reset * before * recurrent_slope(r)
+        d_gates = jnp.concatenate([d_z, d_r], axis=-1)
+        through_matmul = d_gates @ recurrent_kernel[:, : 2 * features].T
+        d_before = cotangent * z + d_reset * r + through_matmul
+        return d_before, jnp.concatenate([d_gates, d_n], axis=-1)
+
+    def collect(
+        params: Params, before: Array, saved: tuple[Array, ...], delta: Array
+    ) -> tuple[dict[str, Array], Array]:
+        del params
+        _, r, n = saved
+        features = n.shape[-1]
+        gradient = jnp.concatenate(
+            [
+                sum_of_outer_products(before, delta[..., : 2 * features]),
+                sum_of_outer_products(r * before, delta[..., 2 * features :]),
+            ],
+            axis=-1,
+        )
+        return {"recurrent_kernel": gradient}, delta
+
+    return Adjoint(forward, backward, collect)
+
+
+gru: Cell = gru_cell()

@@ -1,0 +1,174 @@
+"""The long short-term memory cell."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxrnn.cells.activations import slope_from_output
+from jaxrnn.cells.base import (
+    Activation,
+    Adjoint,
+    Cell,
+    Params,
+    ParamSpec,
+    affine_project,
+    fused_specs,
+    sum_of_outer_products,
+    zero_hidden,
+)
+
+
+class LSTMCarry(NamedTuple):
+    """The two parts of an LSTM's carry, each (*batch, features).
+
+    Keras and PyTorch have the same order (h, c); Flax has (c, h).
+    """
+
+    hidden: Array
+    memory: Array
+
+
+def lstm_cell(
+    *,
+    activation: Activation = jnp.tanh,
+    recurrent_activation: Activation = jax.nn.sigmoid,
+    use_bias: bool = True,
+    unit_forget_bias: bool = True,
+) -> Cell:
+    """The LSTM cell of Keras, PyTorch and Flax.
+
+        i, f, o = sigmoid(x W_i,f,o + b_i,f,o + h U_i,f,o)
+        g = tanh(x W_g + b_g + h U_g)
+        c' = f * c + i * g
+        h' = o * tanh(c')
+
+    The gates stand side by side in the order i, f, g, o (Keras and PyTorch; Haiku has
+    i, g, f, o). PyTorch adds two biases, whose sum is `bias`.
+
+    Args:
+      activation: of g and of the memory on its way out; Keras' `activation`.
+      recurrent_activation: of the gates i, f and o.
+      use_bias: False leaves b out.
+      unit_forget_bias: the forget gate's bias starts at 1 (Keras' default; 0 in
+        PyTorch and Flax).
+
+    Returns:
+      A `Cell` whose carry is an `LSTMCarry`; the same object for equal settings.
+
+    Example:
+      >>> lstm_cell() is lstm
+      True
+      >>> carry = lstm.initial_carry(init_params(lstm, jax.random.key(0), 2, 3), (5,))
+      >>> carry.hidden.shape, carry.memory.shape
+      ((5, 3), (5, 3))
+
+    Reference: Hochreiter and Schmidhuber, Long short-term memory, 1997; with the
+    forget gate of Gers, Schmidhuber and Cummins, Learning to forget, 2000.
+    """
+    return _build(activation, recurrent_activation, use_bias, unit_forget_bias)
+
+
+@functools.lru_cache(maxsize=256)
+def _build(
+    activation: Activation,
+    recurrent_activation: Activation,
+    use_bias: bool,
+    unit_forget_bias: bool,
+) -> Cell:
+    def param_specs(in_features: int, features: int) -> dict[str, ParamSpec]:
+        specs = fused_specs(4, in_features, features, ("bias",) if use_bias else ())
+        if use_bias and unit_forget_bias:
+            specs["bias"] = specs["bias"]._replace(init=_forget_bias)
+        return specs
+
+    def initial_carry(params: Params, batch_shape: tuple[int, ...]) -> LSTMCarry:
+        zero = zero_hidden(params, batch_shape)
+        return LSTMCarry(hidden=zero, memory=zero)
+
+    def gates(params: Params, hidden: Array, projected: Array) -> tuple[Array, ...]:
+        preactivations = projected + hidden @ params["recurrent_kernel"]
+        i, f, g, o = jnp.split(preactivations, 4, axis=-1)
+        i, f, o = map(recurrent_activation, (i, f, o))
+        return i, f, activation(g), o
+
+    def forward(
+        params: Params, carry: LSTMCarry, projected: Array
+    ) -> tuple[LSTMCarry, tuple[Array, ...]]:
+        i, f, g, o = gates(params, carry.hidden, projected)
+        memory = f * carry.memory + i * g
+        return LSTMCarry(o * activation(memory), memory), (i, f, g, o)
+
+    def step(params: Params, carry: LSTMCarry, projected: Array) -> LSTMCarry:
+        return forward(params, carry, projected)[0]
+
+    return Cell(
+        name="lstm",
+        param_specs=param_specs,
+        initial_carry=initial_carry,
+        project=affine_project,
+        step=step,
+        output=_output,
+        adjoint=_adjoint(
+            forward,
+            activation,
+            slope_from_output(activation),
+            slope_from_output(recurrent_activation),
+        ),
+    )
+
+
+def _output(carry: LSTMCarry) -> Array:
+    return carry.hidden
+
+
+def _forget_bias(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+    """Zeros, but ones in the second of the four gates."""
+    del key
+    return jnp.zeros(shape, dtype).reshape(4, -1).at[1].set(1).reshape(shape)
+
+
+def _adjoint(
+    forward: Any,
+    activation: Activation,
+    slope: Activation | None,
+    recurrent_slope: Activation | None,
+) -> Adjoint | None:
+    """delta_t is the cotangent of the four gates before their activations."""
+    if slope is None or recurrent_slope is None:
+        return None
+
+    def backward(
+        params: Params,
+        before: LSTMCarry,
+        after: LSTMCarry,
+        saved: tuple[Array, ...],
+        cotangent: LSTMCarry,
+    ) -> tuple[LSTMCarry, Array]:
+        i, f, g, o = saved
+        exposed = activation(after.memory)
+        d_output_gate = cotangent.hidden * exposed * recurrent_slope(o)
+        d_memory = cotangent.memory + cotangent.hidden * o * slope(exposed)
+        delta = jnp.concatenate(
+            [
+                d_memory * g * recurrent_slope(i),
+                d_memory * before.memory * recurrent_slope(f),
+                d_memory * i * slope(g),
+                d_output_gate,
+            ],
+            axis=-1,
+        )
+        return LSTMCarry(delta @ params["recurrent_kernel"].T, d_memory * f), delta
+
+    def collect(
+        params: Params, before: LSTMCarry, saved: tuple[Array, ...], delta: Array
+    ) -> tuple[dict[str, Array], Array]:
+        del params, saved
+        return {"recurrent_kernel": sum_of_outer_products(before.hidden, delta)}, delta
+
+    return Adjoint(forward, backward, collect)
+
+
+lstm: Cell = lstm_cell()

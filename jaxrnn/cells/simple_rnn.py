@@ -1,0 +1,102 @@
+"""The simple (Elman) recurrent cell."""
+
+import functools
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+
+from jaxrnn.cells.activations import slope_from_output
+from jaxrnn.cells.base import (
+    Activation,
+    Adjoint,
+    Cell,
+    Params,
+    ParamSpec,
+    affine_project,
+    fused_specs,
+    sum_of_outer_products,
+    zero_hidden,
+)
+
+
+def simple_rnn_cell(
+    *, activation: Activation = jnp.tanh, use_bias: bool = True
+) -> Cell:
+    """The cell of Keras' SimpleRNN, PyTorch's RNN and Flax' SimpleCell.
+
+        h_t = activation(x_t W + b + h_{t-1} U)
+
+    W is `kernel` (in_features, features), U `recurrent_kernel` (features, features),
+    b `bias` (features,). PyTorch adds two biases, whose sum is `bias`.
+
+    Args:
+      activation: f; `jaxrnn.simple_rnn` is the cell with tanh.
+      use_bias: False leaves b out.
+
+    Returns:
+      A `Cell` whose carry is h (*batch, features); the same object for equal settings.
+
+    Example:
+      >>> simple_rnn_cell() is simple_rnn
+      True
+      >>> params = init_params(simple_rnn, jax.random.key(0), 1, 2)
+      >>> params = {name: jnp.ones_like(value) for name, value in params.items()}
+      >>> simple_rnn_cell(activation=jax.nn.relu).step(
+      ...     params, jnp.array([1.0, 2.0]), jnp.array([-4.0, 1.0])
+      ... ).tolist()
+      [0.0, 4.0]
+
+    Reference: Elman, Finding structure in time, Cognitive Science 14, 1990.
+    """
+    return _build(activation, use_bias)
+
+
+@functools.lru_cache(maxsize=256)
+def _build(activation: Activation, use_bias: bool) -> Cell:
+    def param_specs(in_features: int, features: int) -> dict[str, ParamSpec]:
+        return fused_specs(1, in_features, features, ("bias",) if use_bias else ())
+
+    def step(params: Params, hidden: Array, projected: Array) -> Array:
+        return activation(projected + hidden @ params["recurrent_kernel"])
+
+    return Cell(
+        name="simple_rnn",
+        param_specs=param_specs,
+        initial_carry=zero_hidden,
+        project=affine_project,
+        step=step,
+        output=_output,
+        adjoint=_adjoint(step, slope_from_output(activation)),
+    )
+
+
+def _output(hidden: Array) -> Array:
+    return hidden
+
+
+def _adjoint(step: Any, slope: Activation | None) -> Adjoint | None:
+    """delta_t = dL/dh_t * f'(h_t): all that the gradients need is h itself."""
+    if slope is None:
+        return None
+
+    def forward(params: Params, hidden: Array, projected: Array) -> tuple[Array, None]:
+        return step(params, hidden, projected), None
+
+    def backward(
+        params: Params, before: Array, after: Array, saved: None, cotangent: Array
+    ) -> tuple[Array, Array]:
+        del before, saved
+        delta = cotangent * slope(after)
+        return delta @ params["recurrent_kernel"].T, delta
+
+    def collect(
+        params: Params, before: Array, saved: None, delta: Array
+    ) -> tuple[dict[str, Array], Array]:
+        del params, saved
+        return {"recurrent_kernel": sum_of_outer_products(before, delta)}, delta
+
+    return Adjoint(forward, backward, collect)
+
+
+simple_rnn: Cell = simple_rnn_cell()

@@ -1,0 +1,148 @@
+"""The tutorials' models: Embed -> SimpleRNN -> Dense, and its two neighbours."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxrnn.cells.base import Activation, glorot_uniform
+from jaxrnn.modules import Embed
+
+
+class TextClassifier(nn.Module):
+    """Embed -> a recurrent layer -> Dense, for two classes.
+
+    Attributes:
+      vocab_size: number of ids, padding included.
+      embed_features: width of the embedding.
+      recurrent: a layer that returns its last output, such as `SimpleRNN(32)`.
+      hidden_features: width of a Dense layer before the last one; None = no such layer.
+      hidden_activation: of that layer.
+
+    Example:
+      >>> model = TextClassifier(10_000, embed_features=32, recurrent=SimpleRNN(32))
+      >>> ids = jnp.zeros((2, 100), int)
+      >>> variables = model.init(jax.random.key(0), ids)
+      >>> sum(leaf.size for leaf in jax.tree.leaves(variables))
+      322113
+      >>> jax.nn.sigmoid(model.apply(variables, ids)).shape
+      (2,)
+    """
+
+    vocab_size: int
+    embed_features: int
+    recurrent: nn.Module
+    hidden_features: int | None = None
+    hidden_activation: Activation = jax.nn.sigmoid
+
+    @nn.compact
+    def __call__(
+        self,
+        ids: Int[Array, "batch time"],
+        *,
+        mask: Bool[Array, "batch time"] | None = None,
+    ) -> Float[Array, " batch"]:
+        """Returns the logits; `jax.nn.sigmoid` makes probabilities of them.
+
+        Args:
+          ids: padded rows of ids.
+          mask: True = valid. None, as in the tutorials, reads padding as a word.
+
+        Raises:
+          TypeError, ValueError: wrong dtype, rank or mask shape, ids out of range.
+        """
+        _check_rank(ids, ("batch", "time"))
+        features = Embed(self.vocab_size, self.embed_features, name="embed")(ids)
+        features = self.recurrent(features, mask=mask)
+        if self.hidden_features is not None:
+            hidden = _dense(self.hidden_features, name="hidden")(features)
+            features = self.hidden_activation(hidden)
+        return _dense(1, name="head")(features)[:, 0]
+
+
+class FlattenClassifier(nn.Module):
+    """Embed -> flatten -> Dense -> Dense: the tutorials' model without recurrence.
+
+    The number of time steps is fixed by the first call, as the width of `hidden`.
+
+    Attributes:
+      vocab_size: number of ids, padding included.
+      embed_features: width of the embedding.
+      hidden_features: width of the hidden Dense layer.
+      hidden_activation: of that layer.
+
+    Example:
+      >>> model = FlattenClassifier(10_000, embed_features=16, hidden_features=32)
+      >>> variables = model.init(jax.random.key(0), jnp.zeros((2, 30), int))
+      >>> sum(leaf.size for leaf in jax.tree.leaves(variables))
+      175425
+    """
+
+    vocab_size: int
+    embed_features: int
+    hidden_features: int
+    hidden_activation: Activation = jax.nn.sigmoid
+
+    @nn.compact
+    def __call__(self, ids: Int[Array, "batch time"]) -> Float[Array, " batch"]:
+        """Returns the logits.
+
+        Raises:
+          TypeError, ValueError: wrong dtype or rank, ids out of range.
+        """
+        _check_rank(ids, ("batch", "time"))
+        features = Embed(self.vocab_size, self.embed_features, name="embed")(ids)
+        features = features.reshape(features.shape[0], -1)
+        hidden = _dense(self.hidden_features, name="hidden")(features)
+        return _dense(1, name="head")(self.hidden_activation(hidden))[:, 0]
+
+
+class Forecaster(nn.Module):
+    """A recurrent layer -> Dense -> Dense: the next value of a series.
+
+    Attributes:
+      recurrent: a layer that returns its last output.
+      hidden_features: width of the hidden Dense layer.
+      hidden_activation: of that layer.
+
+    Example:
+      >>> model = Forecaster(SimpleRNN(32, activation=jax.nn.relu), hidden_features=8)
+      >>> variables = model.init(jax.random.key(0), jnp.zeros((2, 1, 4)))
+      >>> sum(leaf.size for leaf in jax.tree.leaves(variables))
+      1457
+    """
+
+    recurrent: nn.Module
+    hidden_features: int
+    hidden_activation: Activation = jax.nn.relu
+
+    @nn.compact
+    def __call__(
+        self,
+        inputs: Float[Array, "batch time in_features"],
+        *,
+        mask: Bool[Array, "batch time"] | None = None,
+    ) -> Float[Array, " batch"]:
+        """Returns one prediction per row, in the unit of the targets.
+
+        Raises:
+          TypeError, ValueError: wrong dtype, rank or mask shape.
+        """
+        _check_rank(inputs, ("batch", "time", "in_features"))
+        features = self.recurrent(inputs, mask=mask)
+        hidden = _dense(self.hidden_features, name="hidden")(features)
+        return _dense(1, name="head")(self.hidden_activation(hidden))[:, 0]
+
+
+def _dense(features: int, name: str) -> nn.Dense:
+    """A Dense layer with Keras' initial values (Flax takes lecun_normal)."""
+    return nn.Dense(features, kernel_init=glorot_uniform, name=name)
+
+
+def _check_rank(array: Any, axes: tuple[str, ...]) -> None:
+    if array.ndim != len(axes):
+        raise ValueError(
+            f"the model takes an array with the axes ({', '.join(axes)}), got shape "
+            f"{array.shape}; a single row is array[None]."
+        )

@@ -1,0 +1,5 @@
+"""How the steps of a cell become a sequence, one algorithm per file."""
+
+from jaxrnn.solvers.base import Solver as Solver
+from jaxrnn.solvers.hoisted import HoistedScan as HoistedScan
+from jaxrnn.solvers.scan import Scan as Scan

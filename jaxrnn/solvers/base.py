@@ -1,0 +1,63 @@
+"""What is a solver, and what does a mask mean to it?"""
+
+from collections.abc import Hashable
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from jaxrnn.cells.base import Carry, Cell, Params
+
+
+@runtime_checkable
+class Solver(Hashable, Protocol):
+    """How the steps of a cell become a sequence.
+
+    A solver is a frozen dataclass that is called. All solvers give the same numbers;
+    they differ in speed, memory and in the derivatives that they allow. It gets the
+    cell and the inputs (not the projected ones), so that it decides when to project.
+
+    Args:
+      cell: the cell to run.
+      params: the cell's parameters.
+      carry: the carry before the first step, leaves (*batch, features).
+      inputs: (time, *batch, in_features).
+      mask: (time, *batch), True = valid, or None where every step is. A masked step
+        hands the carry on as it is, see `hold`.
+
+    Returns:
+      The carry after the last step, and the carries after every step (the same pytree
+      with a leading time axis).
+    """
+
+    def __call__(
+        self,
+        cell: Cell,
+        params: Params,
+        carry: Carry,
+        inputs: Float[Array, "time *batch in_features"],
+        mask: Bool[Array, "time *batch"] | None,
+    ) -> tuple[Carry, Carry]: ...
+
+
+def hold(mask: Bool[Array, "*batch"] | None, new: Any, old: Any) -> Any:
+    """Takes `new` where the mask is True and holds `old` where it is not.
+
+    Args:
+      mask: (*batch,), or None to take `new` everywhere.
+      new: a pytree of arrays (*batch, ...).
+      old: the same pytree; also gradients are routed with it.
+
+    Example:
+      >>> hold(jnp.array([True, False]), jnp.ones((2, 1)), jnp.zeros((2, 1))).tolist()
+      [[1.0], [0.0]]
+    """
+    if mask is None:
+        return new
+
+    def select(new: Array, old: Array) -> Array:
+        per_row = jnp.expand_dims(mask, tuple(range(mask.ndim, new.ndim)))
+        return jnp.where(per_row, new, old)
+
+    return jax.tree.map(select, new, old)
