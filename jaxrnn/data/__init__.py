@@ -1,0 +1,43 @@
+"""How does raw data become batches? NumPy only; JAX arrays begin at the model.
+
+In reading order: text -> ids -> padded rows; rows -> datasets -> batches; and the
+two data sets of the tutorials.
+"""
+
+from jaxrnn.data.text import Tokenizer, pad_sequences, padding_mask  # isort: skip
+from jaxrnn.data.batches import (  # isort: skip
+    Dataset,
+    Batch,
+    check_dataset,
+    split_last,
+    batches,
+    num_batches,
+)
+from jaxrnn.data.imdb import Imdb, Vocabulary, load_imdb  # isort: skip
+from jaxrnn.data.sine import (  # isort: skip
+    sine_series,
+    sine_windows,
+    window_as_features,
+    window_as_time,
+    sine_datasets,
+)
+
+__all__ = [  # noqa: RUF022 (in reading order)
+    "Tokenizer",
+    "pad_sequences",
+    "padding_mask",
+    "Dataset",
+    "Batch",
+    "check_dataset",
+    "split_last",
+    "batches",
+    "num_batches",
+    "Imdb",
+    "Vocabulary",
+    "load_imdb",
+    "sine_series",
+    "sine_windows",
+    "window_as_features",
+    "window_as_time",
+    "sine_datasets",
+]

@@ -1,0 +1,199 @@
+"""How are examples kept in memory, split, and cut into batches of one shape?"""
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Shaped
+
+
+class Dataset(NamedTuple):
+    """Examples in memory; every array has one row per example.
+
+    A NamedTuple cannot check itself: `check_dataset` does.
+
+    Attributes:
+      inputs: ids `(examples, time)` or features `(examples, time, features)`.
+      targets: what should come out.
+      mask: which steps of `inputs` are valid (True); None means all.
+      sample_weight: how much each example counts; None means 1.
+    """
+
+    inputs: Shaped[np.ndarray, "examples ..."]
+    targets: Shaped[np.ndarray, "examples ..."]
+    mask: Bool[np.ndarray, "examples time"] | None = None
+    sample_weight: Float[np.ndarray, " examples"] | None = None
+
+
+class Batch(NamedTuple):
+    """Examples of one step; every batch of a dataset has the same shapes.
+
+    Attributes:
+      inputs: rows of `Dataset.inputs`.
+      targets: rows of `Dataset.targets`.
+      mask: rows of `Dataset.mask`; None if the dataset has none.
+      sample_weight: weight of each row; 0 marks a filler row, which must not
+        count in a loss or metric.
+    """
+
+    inputs: Shaped[np.ndarray, "batch ..."]
+    targets: Shaped[np.ndarray, "batch ..."]
+    mask: Bool[np.ndarray, "batch time"] | None
+    sample_weight: Float32[np.ndarray, " batch"]
+
+
+def check_dataset(dataset: Dataset) -> None:
+    """Raises if the arrays of `dataset` do not belong together.
+
+    Args:
+      dataset: NumPy arrays, or any arrays with `shape` and `dtype`.
+
+    Raises:
+      ValueError: if the dataset is empty, or an array has another number of
+        examples, or `mask` is not a bool array of `inputs.shape[:2]`, or
+        `sample_weight` is not one number per example.
+
+    Example:
+      >>> check_dataset(Dataset(np.zeros((3, 2)), np.zeros(2)))
+      Traceback (most recent call last):
+      ValueError: targets must have one row per example of inputs (3), got shape (2,).
+    """
+    inputs, targets, mask, sample_weight = dataset
+    if len(inputs.shape) == 0 or inputs.shape[0] == 0:
+        raise ValueError(
+            "a dataset must hold at least one example, got inputs of shape "
+            f"{inputs.shape}."
+        )
+    examples = inputs.shape[0]
+    if targets.shape[:1] != (examples,):
+        raise ValueError(
+            f"targets must have one row per example of inputs ({examples}), got "
+            f"shape {targets.shape}."
+        )
+    if mask is not None and (
+        len(inputs.shape) < 2 or mask.shape != inputs.shape[:2] or mask.dtype != bool
+    ):
+        raise ValueError(
+            "mask must be a bool array of the (examples, time) shape of inputs "
+            f"{inputs.shape[:2]}, got {mask.dtype} of shape {mask.shape}; "
+            "padding_mask makes one."
+        )
+    if sample_weight is not None and sample_weight.shape != (examples,):
+        raise ValueError(
+            f"sample_weight must be one number per example ({examples},), got shape "
+            f"{sample_weight.shape}."
+        )
+
+
+def split_last(dataset: Dataset, fraction: float) -> tuple[Dataset, Dataset]:
+    """Splits off the last examples for validation: Keras' `validation_split`.
+
+    The split comes before any shuffling. The two parts are views, not copies.
+
+    Args:
+      dataset: the examples.
+      fraction: share of the second part, between 0 and 1; the first part gets
+        `floor(examples * (1 - fraction))` examples.
+
+    Returns:
+      The first part (train) and the last part (validation).
+
+    Raises:
+      ValueError: if `fraction` is not between 0 and 1, or a part would be empty,
+        or the arrays do not belong together.
+
+    Example:
+      >>> train, validation = split_last(Dataset(np.arange(5), np.arange(5)), 0.2)
+      >>> train.inputs.tolist(), validation.inputs.tolist()
+      ([0, 1, 2, 3], [4])
+    """
+    check_dataset(dataset)
+    if not 0 < fraction < 1:
+        raise ValueError(
+            f"fraction must lie between 0 and 1, both excluded, got {fraction}; "
+            "for no validation set, do not split."
+        )
+    examples = dataset.inputs.shape[0]
+    split_at = math.floor(examples * (1.0 - fraction))
+    if split_at in (0, examples):
+        raise ValueError(
+            "both parts of a split must hold an example, got "
+            f"{split_at} and {examples - split_at} of {examples} with "
+            f"fraction={fraction}; choose another fraction or more examples."
+        )
+    return _take(dataset, slice(split_at)), _take(dataset, slice(split_at, None))
+
+
+def num_batches(examples: int, batch_size: int) -> int:
+    """Counts the batches of `batches`, the filled last one included.
+
+    Args:
+      examples: number of examples.
+      batch_size: rows per batch.
+
+    Raises:
+      ValueError: if one of them is less than 1.
+
+    Example:
+      >>> num_batches(25_000, 128)
+      196
+    """
+    for name, size in (("examples", examples), ("batch_size", batch_size)):
+        if size < 1:
+            raise ValueError(f"{name} must be at least 1, got {size}.")
+    return -(-examples // batch_size)
+
+
+def batches(
+    dataset: Dataset, batch_size: int, *, rng: np.random.Generator | None = None
+) -> Iterator[Batch]:
+    """Iterates once over `dataset` in batches that all have one shape.
+
+    The last, short batch is filled with copies of row 0 of the dataset, whose
+    `sample_weight` is 0. (Keras makes that batch smaller.)
+
+    Args:
+      dataset: the examples.
+      batch_size: rows per batch; may exceed the number of examples.
+      rng: shuffles the examples; None keeps their order.
+
+    Raises:
+      ValueError: if the arrays do not belong together, or `batch_size` is less
+        than 1.
+
+    Example:
+      >>> dataset = Dataset(np.array([5, 6, 7]), np.zeros(3))
+      >>> for batch in batches(dataset, 2):
+      ...     print(batch.inputs.tolist(), batch.sample_weight.tolist())
+      [5, 6] [1.0, 1.0]
+      [7, 5] [1.0, 0.0]
+    """
+    check_dataset(dataset)
+    examples = dataset.inputs.shape[0]
+    filled = num_batches(examples, batch_size) * batch_size
+    order = np.zeros(filled, np.int64)  # a filler row repeats row 0
+    order[:examples] = np.arange(examples) if rng is None else rng.permutation(examples)
+    weight = np.zeros(filled, np.float32)
+    weight[:examples] = (
+        1 if dataset.sample_weight is None else dataset.sample_weight[order[:examples]]
+    )
+
+    def take_batch(rows: slice) -> Batch:
+        inputs, targets, mask, _ = _take(dataset, order[rows])
+        return Batch(inputs, targets, mask, weight[rows])
+
+    return (
+        take_batch(slice(first, first + batch_size))
+        for first in range(0, len(order), batch_size)
+    )
+
+
+def _take(dataset: Dataset, rows: slice | np.ndarray) -> Dataset:
+    inputs, targets, mask, sample_weight = dataset
+    return Dataset(
+        inputs[rows],
+        targets[rows],
+        None if mask is None else mask[rows],
+        None if sample_weight is None else sample_weight[rows],
+    )
