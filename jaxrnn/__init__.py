@@ -21,6 +21,7 @@ from jaxrnn.solvers import Solver as Solver
 from jaxrnn.solvers import Scan as Scan
 from jaxrnn.solvers import HoistedScan as HoistedScan
 from jaxrnn.recurrence import rnn as rnn
+from jaxrnn.recurrence import default_solver as default_solver
 from jaxrnn.recurrence import lengths_to_mask as lengths_to_mask
 
 # Flax Linen layers and models.

@@ -1,12 +1,13 @@
 """How do results reach a reader? JSON lines, a Markdown table, a picture."""
 
 import contextlib
+import dataclasses
 import importlib
 import json
 import os
 import pathlib
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,25 +26,54 @@ def print_epoch(epoch: int, record: Record) -> None:
     print(f"epoch {epoch + 1}: {', '.join(numbers)}")
 
 
-@contextlib.contextmanager
-def progress_bar(
-    epochs: int, description: str
-) -> Iterator[Callable[[int, Record], None]]:
-    """A bar with the latest numbers; what it yields is made for `on_epoch` of `fit`.
+@dataclasses.dataclass
+class Progress:
+    """A progress bar that keeps the time; made for `on_epoch` of `fit`.
 
-    It writes to stderr. Of several models it shows the mean.
+    Attributes:
+      bar: a tqdm bar of epochs.
+      ended: when the run began and when each epoch ended, in seconds.
+    """
+
+    bar: Any
+    ended: list[float]
+
+    def __call__(self, epoch: int, record: Record) -> None:
+        """Moves the bar, with the latest numbers; of several models their mean."""
+        self.ended.append(time.perf_counter())
+        numbers = {name: f"{np.mean(value):.4f}" for name, value in record.items()}
+        self.bar.set_postfix(numbers, refresh=False)
+        self.bar.update(epoch + 1 - self.bar.n)
+
+    @property
+    def first_epoch_s(self) -> float:
+        """Seconds of the first epoch, which includes compilation."""
+        return self.ended[1] - self.ended[0]
+
+    @property
+    def epoch_s(self) -> float | None:
+        """Median seconds of the later epochs, validation included; None without any."""
+        later = np.diff(self.ended[1:])
+        return float(np.median(later)) if len(later) else None
+
+
+@contextlib.contextmanager
+def progress_bar(epochs: int, description: str) -> Iterator[Progress]:
+    """A bar on stderr, where that is a terminal.
 
     Raises:
       ImportError: without tqdm, which `pip install jaxrnn[experiments]` brings.
+
+    Example:
+      >>> with progress_bar(2, "training") as progress:
+      ...     progress(0, {"loss": 0.7})
+      ...     progress(1, {"loss": 0.6})
+      >>> progress.epoch_s < progress.ended[-1] - progress.ended[0]
+      True
     """
     tqdm = _optional("tqdm", "experiments").tqdm
-    with tqdm(total=epochs, desc=description, unit="epoch", file=sys.stderr) as bar:
-
-        def on_epoch(epoch: int, record: Record) -> None:
-            bar.update(epoch + 1 - bar.n)
-            bar.set_postfix({n: f"{np.mean(v):.4f}" for n, v in record.items()})
-
-        yield on_epoch
+    with tqdm(total=epochs, desc=description, unit="epoch", disable=None) as bar:
+        yield Progress(bar, [time.perf_counter()])
 
 
 def write_records(path: str | os.PathLike[str], records: Sequence[Record]) -> None:

@@ -10,7 +10,7 @@ from jax import Array
 
 from jaxrnn.cells.base import Adjoint, Carry, Cell, Params
 from jaxrnn.solvers.base import hold
-from jaxrnn.solvers.scan import Scan
+from jaxrnn.solvers.scan import Scan, choose_projection
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,8 @@ class HoistedScan:
     differentiation (jvp) to a custom_vjp function"; pass `solver=Scan()` there.
 
     Attributes:
-      unroll: loop iterations per compiled iteration; the numbers stay the same.
+      unroll: loop iterations per compiled iteration.
+      project_first: as in `Scan`.
 
     Example:
       >>> params = init_params(simple_rnn, jax.random.key(0), 2, 3)
@@ -45,42 +46,43 @@ class HoistedScan:
     """
 
     unroll: int = 1
+    project_first: bool = False
 
     def __call__(
         self, cell: Cell, params: Params, carry: Carry, inputs: Any, mask: Any
     ) -> tuple[Carry, Carry]:
-        projected = cell.project(params, inputs)
-        return _run(cell, self.unroll, params, carry, projected, mask)
+        return _run(cell, self, params, carry, inputs, mask)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _run(
-    cell: Cell, unroll: int, params: Params, carry: Carry, projected: Any, mask: Any
+    cell: Cell, solver: HoistedScan, params: Params, carry: Carry, inputs: Any, mask: Any
 ) -> tuple[Carry, Carry]:
-    projected_cell = cell._replace(project=lambda params, inputs: inputs)
-    return Scan(unroll)(projected_cell, params, carry, projected, mask)
+    scan = Scan(solver.unroll, solver.project_first)
+    return scan(cell, params, carry, inputs, mask)
 
 
 def _forward(
-    cell: Cell, unroll: int, params: Params, carry: Carry, projected: Any, mask: Any
+    cell: Cell, solver: HoistedScan, params: Params, carry: Carry, inputs: Any, mask: Any
 ) -> tuple[tuple[Carry, Carry], Any]:
     adjoint = cell.adjoint or derived_adjoint(cell)
+    project, xs = choose_projection(cell, solver.project_first, params, inputs)
 
     def body(carry: Carry, step_inputs: Any) -> tuple[Carry, Any]:
-        projected, valid = step_inputs
-        new, saved = adjoint.forward(params, carry, projected)
+        inputs, valid = step_inputs
+        new, saved = adjoint.forward(params, carry, project(params, inputs))
         carry = hold(valid, new, carry)
         return carry, (carry, saved)
 
     last, (carries, saved) = jax.lax.scan(
-        body, carry, (projected, mask), unroll=unroll
+        body, carry, (xs, mask), unroll=solver.unroll
     )
-    return (last, carries), (params, carry, carries, saved, mask)
+    return (last, carries), (params, carry, inputs, mask, carries, saved)
 
 
-def _backward(cell: Cell, unroll: int, residuals: Any, cotangents: Any) -> Any:
+def _backward(cell: Cell, solver: HoistedScan, residuals: Any, cotangents: Any) -> Any:
     adjoint = cell.adjoint or derived_adjoint(cell)
-    params, first, carries, saved, mask = residuals
+    params, first, inputs, mask, carries, saved = residuals
     cotangent_last, cotangent_carries = cotangents
     before = jax.tree.map(_shift, first, carries)
     zero = jax.tree.map(jnp.zeros_like, first)
@@ -97,11 +99,14 @@ def _backward(cell: Cell, unroll: int, residuals: Any, cotangents: Any) -> Any:
 
     steps = (before, carries, saved, mask, cotangent_carries)
     cotangent_first, delta = jax.lax.scan(
-        body, cotangent_last, steps, reverse=True, unroll=unroll
+        body, cotangent_last, steps, reverse=True, unroll=solver.unroll
     )
-    gradients, cotangent_projected = adjoint.collect(params, before, saved, delta)
-    unused = {name: jnp.zeros_like(value) for name, value in params.items()}
-    return unused | gradients, cotangent_first, cotangent_projected, None
+    from_steps, cotangent_projected = adjoint.collect(params, before, saved, delta)
+    _, pullback = jax.vjp(cell.project, params, inputs)
+    gradients, cotangent_inputs = pullback(cotangent_projected)
+    for name, gradient in from_steps.items():
+        gradients[name] = gradients[name] + gradient
+    return gradients, cotangent_first, cotangent_inputs, None
 
 
 _run.defvjp(_forward, _backward)

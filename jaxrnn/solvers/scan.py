@@ -1,6 +1,7 @@
 """The reference solver: one `jax.lax.scan`, differentiated by JAX."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,7 +18,10 @@ class Scan:
     `jax.jacfwd`, `jax.hessian`) included, and is the oracle of the other solvers.
 
     Attributes:
-      unroll: loop iterations per compiled iteration; the numbers stay the same.
+      unroll: loop iterations per compiled iteration.
+      project_first: project the inputs of all steps in one matmul before the loop,
+        instead of each in its step. That takes memory for (time, *batch, gates *
+        features) values, and on a CPU it is the slower way.
 
     Example:
       >>> params = init_params(simple_rnn, jax.random.key(0), 2, 3)
@@ -27,14 +31,26 @@ class Scan:
     """
 
     unroll: int = 1
+    project_first: bool = False
 
     def __call__(
         self, cell: Cell, params: Params, carry: Carry, inputs: Any, mask: Any
     ) -> tuple[Carry, Carry]:
+        project, inputs = choose_projection(cell, self.project_first, params, inputs)
+
         def body(carry: Carry, step_inputs: Any) -> tuple[Carry, Carry]:
-            projected, valid = step_inputs
-            carry = hold(valid, cell.step(params, carry, projected), carry)
+            inputs, valid = step_inputs
+            new = cell.step(params, carry, project(params, inputs))
+            carry = hold(valid, new, carry)
             return carry, carry
 
-        projected = cell.project(params, inputs)  # every step at once
-        return jax.lax.scan(body, carry, (projected, mask), unroll=self.unroll)
+        return jax.lax.scan(body, carry, (inputs, mask), unroll=self.unroll)
+
+
+def choose_projection(
+    cell: Cell, project_first: bool, params: Params, inputs: Any
+) -> tuple[Callable[[Params, Any], Any], Any]:
+    """What is left to do in a step to project, and the inputs of that."""
+    if not project_first:
+        return cell.project, inputs
+    return lambda params, projected: projected, cell.project(params, inputs)

@@ -1,0 +1,169 @@
+"""Do all tutorials come out as Keras has them? Runs everything, writes the tables.
+
+Command    python experiments/reproduce.py --seeds 3
+           (the reviews: --data-dir or TFDS_DATA_DIR; --only-tables runs nothing and
+           writes the tables again from the records in results/)
+Time       about 6 minutes on 2 cores
+Expect     every jaxrnn figure within the spread of Keras' beside it
+
+Writes results/*.jsonl and *.png, and the table between the marks in README.md. The
+column "Keras" is from results/keras.jsonl, which `keras_tutorials.py` writes.
+"""
+
+import importlib.metadata
+import os
+import pathlib
+import statistics
+import time
+
+import imdb
+import jax
+import sentences
+import sine
+import tyro
+
+from jaxrnn import report
+
+RESULTS = pathlib.Path(__file__).parent / "results"
+README = pathlib.Path(__file__).parent.parent / "README.md"
+
+# What the tutorials' own texts report.
+TUTORIALS = {
+    ("imdb-002", "test_accuracy"): "0.814",
+    ("imdb-002", "test_loss"): "0.781",
+    ("imdb-004a", "test_accuracy"): "0.77",
+    ("imdb-004b", "test_accuracy"): "0.68",
+    ("sine", "next_value"): "0.776",
+}
+RESULTS_OF_A_RUN = {
+    "accuracy": "training accuracy",
+    "test_accuracy": "test accuracy",
+    "best_val_accuracy": "best validation accuracy",
+    "test_loss": "test loss",
+    "test_mse": "test MSE",
+    "next_value": "next value",
+}
+TITLES = {
+    "sentences": "000 four sentences",
+    "imdb-001": "001 reviews, 500 words",
+    "imdb-002": "002 reviews, 100 words",
+    "imdb-002-masked": "002, padding masked",
+    "sine": "003 sine, (N, 1, 4)",
+    "sine-time": "003 sine, (N, 4, 1)",
+    "imdb-004a": "004 reviews, 30 words, flat",
+    "imdb-004b": "004 reviews, 30 words, RNN",
+}
+
+
+def main(
+    *,
+    seeds: int = 3,
+    only_tables: bool = False,
+    data_dir: pathlib.Path | None = None,
+    out: pathlib.Path = RESULTS,
+    readme: pathlib.Path = README,
+) -> None:
+    """Runs every experiment over `seeds`, then writes the tables."""
+    if not only_tables:
+        started = time.perf_counter()
+        sentences.main(seeds=seeds, out=out)
+        sine.main(seeds=seeds, out=out)
+        for variant in imdb.VARIANTS.values():
+            variant(seeds=seeds, data_dir=data_dir, out=out)
+        imdb.main(name="imdb-002-masked", masked=True, seeds=seeds, data_dir=data_dir, out=out)
+        print(f"all experiments: {time.perf_counter() - started:.0f} s")
+        report.write_records(out / "machine.jsonl", [machine()])
+    table = report.markdown_table(rows(out))
+    write_between(readme, "results", f"{table}\n\n{caption(out, seeds)}")
+    print(table)
+
+
+def machine() -> dict:
+    """Where the numbers come from."""
+    return {
+        "device": jax.devices()[0].device_kind,
+        "platform": jax.default_backend(),
+        "cores": os.cpu_count(),
+        "jax": jax.__version__,
+        "keras": importlib.metadata.version("keras"),
+    }
+
+
+def rows(out: pathlib.Path) -> list[dict]:
+    """The results table: one row per tutorial and result."""
+    keras = report.read_records(out / "keras.jsonl")
+    records = report.read_records(out / "sentences.jsonl")
+    for name in (*imdb.VARIANTS, "002-masked"):
+        records += report.read_records(out / f"imdb-{name}.jsonl")
+    for record in report.read_records(out / "sine.jsonl"):
+        in_time = "(N, 4, 1)" in record["layout"]
+        records.append(record | {"experiment": "sine-time" if in_time else "sine"})
+
+    table = []
+    for name, title in TITLES.items():
+        runs = [r for r in records if r["experiment"] == name]
+        peers = [r for r in keras if r["experiment"] == name]
+        for key, result in RESULTS_OF_A_RUN.items():
+            values = [value for run in runs if (value := value_of(run, key))]
+            if not values:
+                continue
+            first = not table or table[-1]["tutorial"] != title
+            others = [value_of(peer, key) for peer in peers]
+            table.append(
+                {
+                    "tutorial": title,
+                    "result": result,
+                    "the tutorial": TUTORIALS.get((name, key), ""),
+                    "Keras": report.mean_and_spread(others) if others else "",
+                    "jaxrnn": report.mean_and_spread(values),
+                    "s / epoch, Keras": epoch_seconds(peers) if first else "",
+                    "s / epoch, jaxrnn": epoch_seconds(runs) if first else "",
+                }
+            )
+    return table
+
+
+def value_of(record: dict, key: str) -> float | None:
+    """One number of a run; None where it has none of that name."""
+    if key == "best_val_accuracy":
+        return max(record["val_accuracy"]) if "val_accuracy" in record else None
+    value = record.get(key)
+    return None if isinstance(value, list) else value  # a list is by epoch
+
+
+def epoch_seconds(runs: list[dict]) -> str:
+    """The median over runs; each is a median over epochs."""
+    seconds = [run["epoch_s"] for run in runs if run["epoch_s"] is not None]
+    return f"{statistics.median(seconds):.2g}" if seconds else ""
+
+
+def caption(out: pathlib.Path, seeds: int) -> str:
+    """What the reader of the table must know."""
+    machine = report.read_records(out / "machine.jsonl")[0]
+    return (
+        f"Mean ± standard deviation over {seeds} seeds. Seconds per epoch: median, the "
+        "first epoch with its compilation left out, validation included, on "
+        f"{machine['cores']} cores of one {machine['platform']} machine with JAX "
+        f"{machine['jax']}; Keras {machine['keras']} ran on its JAX backend on the "
+        "same machine."
+    )
+
+
+def write_between(path: pathlib.Path, mark: str, text: str) -> None:
+    """Replaces what stands between <!-- mark --> and <!-- /mark -->.
+
+    Raises:
+      ValueError: the file has no such marks.
+    """
+    head, start, rest = path.read_text(encoding="utf-8").partition(f"<!-- {mark} -->")
+    _, end, tail = rest.partition(f"<!-- /{mark} -->")
+    if not end:
+        raise ValueError(
+            f"{path.name} must hold the marks <!-- {mark} --> and <!-- /{mark} -->, "
+            "between which the text goes; found none, put them back."
+        )
+    path.write_text(f"{head}{start}\n\n{text}\n\n{end}{tail}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
