@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Key
 
 from jaxrnn import metrics
 from jaxrnn.data.batches import Batch, Dataset, check_dataset
@@ -78,11 +78,11 @@ class _Best(NamedTuple):
 
 @functools.partial(jax.jit, static_argnames=("examples", "shuffle", "over"))
 def _order(
-    key: PRNGKeyArray, epoch: int, *, examples: int, shuffle: bool, over: Over | None
+    key: Key[Array, "*models"], epoch: int | Array, *, examples: int, shuffle: bool, over: Over | None
 ) -> Array:
     """The rows in the order to visit in this epoch; one order per key."""
 
-    def order(key: PRNGKeyArray) -> Array:
+    def order(key: Key[Array, ""]) -> Array:
         rows = jnp.arange(examples)
         key = jax.random.fold_in(key, epoch)
         return jax.random.permutation(key, rows) if shuffle else rows
@@ -96,7 +96,7 @@ def fit(
     *,
     loss_fn: LossFn,
     optimizer: optax.GradientTransformation,
-    key: PRNGKeyArray,
+    key: Key[Array, "*models"],
     epochs: int,
     batch_size: int = 32,
     validation: Dataset | None = None,
@@ -160,8 +160,8 @@ def fit(
             )
 
     validation = jax.device_put(validation)
-    state = jax.tree.map(jnp.copy, state)  # `one_pass` uses up what it is given
     best = _Best.start(state)
+    state = jax.tree.map(jnp.copy, state)  # `one_pass` uses up what it is given
     history = collections.defaultdict(list)
     for epoch in range(epochs):
         state, means = one_pass(state, epoch)

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxrnn.cells.base import Activation, glorot_uniform
+from jaxrnn.cells.base import Activation, AnyArray, glorot_uniform
 from jaxrnn.modules import Embed
 
 
@@ -39,9 +39,9 @@ class TextClassifier(nn.Module):
     @nn.compact
     def __call__(
         self,
-        ids: Int[Array, "batch time"],
+        ids: Int[AnyArray, "batch time"],
         *,
-        mask: Bool[Array, "batch time"] | None = None,
+        mask: Bool[AnyArray, "batch time"] | None = None,
     ) -> Float[Array, " batch"]:
         """Returns the logits; `jax.nn.sigmoid` makes probabilities of them.
 
@@ -85,7 +85,7 @@ class FlattenClassifier(nn.Module):
     hidden_activation: Activation = jax.nn.sigmoid
 
     @nn.compact
-    def __call__(self, ids: Int[Array, "batch time"]) -> Float[Array, " batch"]:
+    def __call__(self, ids: Int[AnyArray, "batch time"]) -> Float[Array, " batch"]:
         """Returns the logits.
 
         Raises:
@@ -120,9 +120,9 @@ class Forecaster(nn.Module):
     @nn.compact
     def __call__(
         self,
-        inputs: Float[Array, "batch time in_features"],
+        inputs: Float[AnyArray, "batch time in_features"],
         *,
-        mask: Bool[Array, "batch time"] | None = None,
+        mask: Bool[AnyArray, "batch time"] | None = None,
     ) -> Float[Array, " batch"]:
         """Returns one prediction per row, in the unit of the targets.
 

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxrnn.cells.base import Activation, Carry, Cell, Initializer
+from jaxrnn.cells.base import Activation, AnyArray, Carry, Cell, Initializer
 from jaxrnn.cells.gru import gru_cell
 from jaxrnn.cells.lstm import lstm_cell
 from jaxrnn.cells.simple_rnn import simple_rnn_cell
-from jaxrnn.recurrence import rnn
+from jaxrnn.recurrence import check_floating, rnn
 from jaxrnn.solvers.base import Solver
 
 
@@ -50,7 +50,7 @@ class Embed(nn.Module):
     param_dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, ids: Int[Array, "*shape"]) -> Float[Array, "*shape features"]:
+    def __call__(self, ids: Int[AnyArray, "*shape"]) -> Float[Array, "*shape features"]:
         """Looks up every id.
 
         Raises:
@@ -113,9 +113,9 @@ class Recurrent(nn.Module):
     @nn.compact
     def __call__(
         self,
-        inputs: Float[Array, "*batch time in_features"],
+        inputs: Float[AnyArray, "*batch time in_features"],
         *,
-        mask: Bool[Array, "*batch time"] | None = None,
+        mask: Bool[AnyArray, "*batch time"] | None = None,
         initial_carry: Carry | None = None,
     ) -> Any:
         """Runs the cell over the time axis.
@@ -143,6 +143,7 @@ class Recurrent(nn.Module):
                 f"mask must have the (*batch, time) shape of inputs "
                 f"{inputs.shape[:-1]}, got {mask.shape}."
             )
+        check_floating(inputs)
         cell = self.make_cell()
         params = self._params(cell, inputs.shape[-1])
         inputs, *values = promote_dtype(inputs, *params.values(), dtype=self.dtype)

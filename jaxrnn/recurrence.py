@@ -7,14 +7,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxrnn.cells.base import Carry, Cell, Params
+from jaxrnn.cells.base import AnyArray, Carry, Cell, Params
 from jaxrnn.solvers.base import Solver, hold
 from jaxrnn.solvers.hoisted import HoistedScan
 from jaxrnn.solvers.scan import Scan
 
 
 def lengths_to_mask(
-    lengths: Int[Array, "*batch"], time: int
+    lengths: Int[AnyArray, "*batch"], time: int
 ) -> Bool[Array, "time *batch"]:
     """Marks the first `lengths` steps of each sequence as valid.
 
@@ -50,9 +50,9 @@ def default_solver(cell: Cell) -> Solver:
 def rnn(
     cell: Cell,
     params: Params,
-    inputs: Float[Array, "time *batch in_features"],
+    inputs: Float[AnyArray, "time *batch in_features"],
     *,
-    mask: Bool[Array, "time *batch"] | None = None,
+    mask: Bool[AnyArray, "time *batch"] | None = None,
     initial_carry: Carry | None = None,
     reverse: bool = False,
     hold_outputs: bool = False,
@@ -143,6 +143,11 @@ def _check_inputs(inputs: Any) -> None:
             "inputs must have the axes (time, *batch, in_features), "
             f"got shape {inputs.shape}; give a sequence of scalars as inputs[:, None]."
         )
+    check_floating(inputs)
+
+
+def check_floating(inputs: Any) -> None:
+    """Raises a TypeError where the inputs are not floating point."""
     if not jnp.issubdtype(inputs.dtype, jnp.floating):
         raise TypeError(
             f"inputs must be floating point, got {inputs.dtype}; embed token ids first "

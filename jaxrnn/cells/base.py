@@ -5,9 +5,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-Params = Mapping[str, Array]
+AnyArray = Array | np.ndarray  # what a caller may pass
+Params = Mapping[str, AnyArray]
 Carry = Any  # a pytree of arrays (*batch, features)
 Activation = Callable[[Array], Array]
 Initializer = Callable[..., Array]  # (key, shape, dtype) -> Array
@@ -154,12 +156,16 @@ def zero_hidden(params: Params, batch_shape: tuple[int, ...]) -> Array:
     return jnp.zeros((*batch_shape, recurrent_kernel.shape[0]), recurrent_kernel.dtype)
 
 
-def sum_of_outer_products(
-    left: Float[Array, "*rows a"], right: Float[Array, "*rows b"]
+def kernel_gradient(
+    kernel: Float[Array, "a b"], left: Float[Array, "*rows a"], delta: Array
 ) -> Float[Array, "a b"]:
-    """The gradient of a matrix from all time steps and rows at once, in one matmul."""
-    rows = list(range(left.ndim - 1))
-    return jnp.tensordot(left, right, axes=(rows, rows))
+    """The gradient of `kernel` in `left @ kernel`: one matmul over all leading axes.
+
+    As the transpose of that product, it also knows what to do where the rows are
+    sharded over devices and the kernel is not.
+    """
+    (gradient,) = jax.linear_transpose(lambda kernel: left @ kernel, kernel)(delta)
+    return gradient
 
 
 def sum_of_rows(values: Float[Array, "*rows a"]) -> Float[Array, " a"]:

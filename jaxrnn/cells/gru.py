@@ -17,7 +17,7 @@ from jaxrnn.cells.base import (
     add_row,
     affine_project,
     fused_specs,
-    sum_of_outer_products,
+    kernel_gradient,
     sum_of_rows,
     zero_hidden,
 )
@@ -162,7 +162,8 @@ def _adjoint_reset_after(forward: Any, slope: Any, recurrent_slope: Any) -> Adjo
         params: Params, before: Array, saved: tuple[Array, ...], delta: Array
     ) -> tuple[dict[str, Array], Array]:
         recurrent = recurrent_delta(delta, saved[1])
-        gradients = {"recurrent_kernel": sum_of_outer_products(before, recurrent)}
+        gradient = kernel_gradient(params["recurrent_kernel"], before, recurrent)
+        gradients = {"recurrent_kernel": gradient}
         if "recurrent_bias" in params:
             gradients["recurrent_bias"] = sum_of_rows(recurrent)
         return gradients, delta
@@ -196,13 +197,17 @@ def _adjoint_reset_before(forward: Any, slope: Any, recurrent_slope: Any) -> Adj
     def collect(
         params: Params, before: Array, saved: tuple[Array, ...], delta: Array
     ) -> tuple[dict[str, Array], Array]:
-        del params
         _, r, n = saved
-        features = n.shape[-1]
+        gates = 2 * n.shape[-1]
+        recurrent_kernel = params["recurrent_kernel"]
         gradient = jnp.concatenate(
             [
-                sum_of_outer_products(before, delta[..., : 2 * features]),
-                sum_of_outer_products(r * before, delta[..., 2 * features :]),
+                kernel_gradient(
+                    recurrent_kernel[:, :gates], before, delta[..., :gates]
+                ),
+                kernel_gradient(
+                    recurrent_kernel[:, gates:], r * before, delta[..., gates:]
+                ),
             ],
             axis=-1,
         )

@@ -16,7 +16,7 @@ from jaxrnn.cells.base import (
     ParamSpec,
     affine_project,
     fused_specs,
-    sum_of_outer_products,
+    kernel_gradient,
     zero_hidden,
 )
 
@@ -165,8 +165,9 @@ def _adjoint(
     def collect(
         params: Params, before: LSTMCarry, saved: tuple[Array, ...], delta: Array
     ) -> tuple[dict[str, Array], Array]:
-        del params, saved
-        return {"recurrent_kernel": sum_of_outer_products(before.hidden, delta)}, delta
+        del saved
+        gradient = kernel_gradient(params["recurrent_kernel"], before.hidden, delta)
+        return {"recurrent_kernel": gradient}, delta
 
     return Adjoint(forward, backward, collect)
 

@@ -15,7 +15,7 @@ from jaxrnn.cells.base import (
     ParamSpec,
     affine_project,
     fused_specs,
-    sum_of_outer_products,
+    kernel_gradient,
     zero_hidden,
 )
 
@@ -93,8 +93,9 @@ def _adjoint(step: Any, slope: Activation | None) -> Adjoint | None:
     def collect(
         params: Params, before: Array, saved: None, delta: Array
     ) -> tuple[dict[str, Array], Array]:
-        del params, saved
-        return {"recurrent_kernel": sum_of_outer_products(before, delta)}, delta
+        del saved
+        gradient = kernel_gradient(params["recurrent_kernel"], before, delta)
+        return {"recurrent_kernel": gradient}, delta
 
     return Adjoint(forward, backward, collect)
 

@@ -1,0 +1,176 @@
+"""What every comparison runs over, and oracles written as NumPy loops.
+
+One list of cells, one of solvers, one of masks: a new one joins every comparison.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import special  # Flax and JAX bring SciPy
+
+import jaxrnn
+
+TIME, BATCH, IN_FEATURES, FEATURES = 7, 5, 3, 4
+
+SOLVERS = [
+    jaxrnn.Scan(),
+    jaxrnn.Scan(unroll=2),
+    jaxrnn.Scan(project_first=True),
+    jaxrnn.HoistedScan(),
+    jaxrnn.HoistedScan(project_first=True),
+]
+
+
+def softsign(x):
+    """An activation that jaxrnn does not know: its cells have no adjoint."""
+    return x / (1 + abs(x))
+
+
+def relu(x):
+    return np.maximum(x, 0)
+
+
+def identity(x):
+    return x
+
+
+def simple_rnn_step(activation):
+    def step(params, hidden, x):
+        bias = params.get("bias", 0)
+        recurrent = hidden @ params["recurrent_kernel"]
+        return activation(x @ params["kernel"] + recurrent + bias)
+
+    return step
+
+
+def gru_step(activation, gate, *, reset_after):
+    """Keras' equations, gate by gate."""
+
+    def step(params, hidden, x):
+        kernels = np.split(params["kernel"], 3, axis=1)
+        recurrent_kernels = np.split(params["recurrent_kernel"], 3, axis=1)
+        width = len(kernels) * hidden.shape[-1]
+        biases = np.split(params.get("bias", np.zeros(width)), 3)
+        recurrent_biases = np.split(params.get("recurrent_bias", np.zeros(width)), 3)
+        x_z, x_r, x_n = (x @ w + b for w, b in zip(kernels, biases, strict=True))
+        u_z, u_r, u_n = recurrent_kernels
+        c_z, c_r, c_n = recurrent_biases
+        z = gate(x_z + hidden @ u_z + c_z)
+        r = gate(x_r + hidden @ u_r + c_r)
+        if reset_after:
+            n = activation(x_n + r * (hidden @ u_n + c_n))
+        else:
+            n = activation(x_n + (r * hidden) @ u_n)
+        return z * hidden + (1 - z) * n
+
+    return step
+
+
+def lstm_step(activation, gate):
+    def step(params, carry, x):
+        hidden, memory = carry
+        bias = params.get("bias", 0)
+        z = x @ params["kernel"] + hidden @ params["recurrent_kernel"] + bias
+        i, f, g, o = np.split(z, 4, axis=-1)
+        memory = gate(f) * memory + gate(i) * activation(g)
+        return jaxrnn.LSTMCarry(gate(o) * activation(memory), memory)
+
+    return step
+
+
+sigmoid, jax_sigmoid = special.expit, jax.nn.sigmoid
+
+# name: (the cell, the same step in NumPy)
+CELLS = {
+    "simple_rnn": (jaxrnn.simple_rnn, simple_rnn_step(np.tanh)),
+    "simple_rnn_relu": (
+        jaxrnn.simple_rnn_cell(activation=jax.nn.relu),
+        simple_rnn_step(relu),
+    ),
+    "simple_rnn_sigmoid": (
+        jaxrnn.simple_rnn_cell(activation=jax.nn.sigmoid),
+        simple_rnn_step(sigmoid),
+    ),
+    "simple_rnn_linear": (
+        jaxrnn.simple_rnn_cell(activation=jaxrnn.linear),
+        simple_rnn_step(identity),
+    ),
+    "simple_rnn_softsign": (
+        jaxrnn.simple_rnn_cell(activation=softsign),
+        simple_rnn_step(softsign),
+    ),
+    "simple_rnn_no_bias": (
+        jaxrnn.simple_rnn_cell(use_bias=False),
+        simple_rnn_step(np.tanh),
+    ),
+    "gru": (jaxrnn.gru, gru_step(np.tanh, sigmoid, reset_after=True)),
+    "gru_no_bias": (
+        jaxrnn.gru_cell(use_bias=False),
+        gru_step(np.tanh, sigmoid, reset_after=True),
+    ),
+    "gru_reset_before": (
+        jaxrnn.gru_cell(reset_after=False),
+        gru_step(np.tanh, sigmoid, reset_after=False),
+    ),
+    "gru_softsign": (
+        jaxrnn.gru_cell(activation=softsign),
+        gru_step(softsign, sigmoid, reset_after=True),
+    ),
+    "lstm": (jaxrnn.lstm, lstm_step(np.tanh, sigmoid)),
+    "lstm_no_bias": (jaxrnn.lstm_cell(use_bias=False), lstm_step(np.tanh, sigmoid)),
+    "lstm_softsign": (
+        jaxrnn.lstm_cell(recurrent_activation=softsign),
+        lstm_step(np.tanh, softsign),
+    ),
+}
+
+
+def _masks():
+    """(time, batch) masks by name; the last row of the real ones has no valid step."""
+    steps = np.arange(TIME)[:, None]
+    lengths = np.array([TIME, 3, 1, 5, 0])
+    holes = np.random.default_rng(0).random((TIME, BATCH)) < 0.6
+    holes[:, -1] = False
+    return {
+        "none": None,
+        "all_valid": jnp.ones((TIME, BATCH), bool),
+        "right_padding": jnp.asarray(steps < lengths),
+        "left_padding": jnp.asarray(steps >= TIME - lengths),
+        "holes": jnp.asarray(holes),
+    }
+
+
+MASKS = _masks()
+
+
+def random_problem(cell, dtype, seed=0):
+    """Parameters away from their initial zeros, inputs and an initial carry."""
+    rng = np.random.default_rng(seed)
+
+    def draw(shape):
+        return jnp.asarray(0.5 * rng.standard_normal(shape), dtype)
+
+    specs = cell.param_specs(IN_FEATURES, FEATURES)
+    params = {name: draw(spec.shape) for name, spec in specs.items()}
+    inputs = draw((TIME, BATCH, IN_FEATURES))
+    carry = jax.tree.map(
+        lambda leaf: draw(leaf.shape), cell.initial_carry(params, (BATCH,))
+    )
+    return params, inputs, carry
+
+
+def numpy_rnn(numpy_step, params, inputs, carry, mask, reverse=False):
+    """The recurrence as a Python loop: carry, outputs (zero where masked), held."""
+    params, inputs, carry = jax.tree.map(np.asarray, (params, inputs, carry))
+    outputs = np.zeros((*inputs.shape[:-1], FEATURES), inputs.dtype)
+    held = np.zeros_like(outputs)
+    times = range(len(inputs))
+    for t in reversed(times) if reverse else times:
+        valid = np.ones(inputs.shape[1:-1], bool) if mask is None else mask[t]
+        new = numpy_step(params, carry, inputs[t])
+        carry = jax.tree.map(
+            lambda new, old, valid=valid: np.where(valid[:, None], new, old), new, carry
+        )
+        held[t] = jax.tree.leaves(carry)[0]  # the hidden vector comes first
+        outputs[t] = np.where(valid[:, None], held[t], 0)
+    return carry, outputs, held

@@ -1,0 +1,264 @@
+"""Does `rnn` keep its promises about masks, dtypes, transformations and bad input?"""
+
+import functools
+import os
+import subprocess
+import sys
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import (
+    BATCH,
+    CELLS,
+    FEATURES,
+    IN_FEATURES,
+    MASKS,
+    TIME,
+    numpy_rnn,
+    random_problem,
+)
+
+import jaxrnn
+
+ALL_CELLS = pytest.mark.parametrize(("cell", "step"), CELLS.values(), ids=CELLS)
+THREE_CELLS = pytest.mark.parametrize(
+    "cell", [jaxrnn.simple_rnn, jaxrnn.gru, jaxrnn.lstm], ids=lambda cell: cell.name
+)
+
+
+@ALL_CELLS
+def test_held_outputs_repeat_the_output_before(cell, step):
+    problem = random_problem(cell, np.float32)
+    params, inputs, first = problem
+    _, found = jaxrnn.rnn(
+        cell,
+        params,
+        inputs,
+        mask=MASKS["holes"],
+        initial_carry=first,
+        hold_outputs=True,
+    )
+    _, _, want = numpy_rnn(step, *problem, MASKS["holes"])
+    np.testing.assert_allclose(found, want, atol=1e-6)  # a few float32 roundings
+
+
+@THREE_CELLS
+def test_row_without_a_valid_step_returns_its_initial_carry(cell):
+    """PyTorch raises on a length of 0, and Flax returns the last step's carry."""
+    params, inputs, first = random_problem(cell, np.float32)
+    mask = jnp.zeros((TIME, BATCH), bool)
+    last, outputs = jaxrnn.rnn(cell, params, inputs, mask=mask, initial_carry=first)
+    jax.tree.map(np.testing.assert_array_equal, last, first)
+    np.testing.assert_array_equal(outputs, 0)
+
+
+@THREE_CELLS
+@pytest.mark.parametrize("solver", [jaxrnn.Scan(), jaxrnn.HoistedScan()], ids=repr)
+def test_masked_inputs_have_no_influence_even_if_nan(cell, solver):
+    params, inputs, _ = random_problem(cell, np.float32)
+    mask = MASKS["holes"]
+
+    def loss(params, inputs):
+        last, outputs = jaxrnn.rnn(cell, params, inputs, mask=mask, solver=solver)
+        return outputs.sum() + cell.output(last).sum()
+
+    run = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
+    poisoned = jnp.where(mask[..., None], inputs, jnp.nan)
+    jax.tree.map(
+        np.testing.assert_array_equal, run(params, poisoned), run(params, inputs)
+    )
+    assert not np.any(run(params, poisoned)[1][1][~np.asarray(mask)])
+
+
+@THREE_CELLS
+def test_carry_goes_on_in_pieces(cell):
+    params, inputs, first = random_problem(cell, np.float32)
+    whole, outputs = jaxrnn.rnn(cell, params, inputs, initial_carry=first)
+    carry, head = jaxrnn.rnn(cell, params, inputs[:3], initial_carry=first)
+    carry, tail = jaxrnn.rnn(cell, params, inputs[3:], initial_carry=carry)
+    close = functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-6)
+    jax.tree.map(close, carry, whole)
+    close(np.concatenate([head, tail]), outputs)
+
+
+@pytest.mark.parametrize("batch_shape", [(), (2,), (2, 3)])
+@THREE_CELLS
+def test_any_number_of_batch_axes(cell, batch_shape):
+    params = jaxrnn.init_params(cell, jax.random.key(0), IN_FEATURES, FEATURES)
+    rows = max(1, int(np.prod(batch_shape)))
+    flat = jax.random.normal(jax.random.key(1), (TIME, rows, IN_FEATURES))
+    mask = jnp.arange(TIME)[:, None] < jnp.arange(rows)[None, :] + 1
+    last, outputs = jaxrnn.rnn(
+        cell,
+        params,
+        flat.reshape(TIME, *batch_shape, IN_FEATURES),
+        mask=mask.reshape(TIME, *batch_shape),
+    )
+    want_last, want = jaxrnn.rnn(cell, params, flat, mask=mask)
+    close = functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-6)
+    close(outputs, want.reshape(TIME, *batch_shape, FEATURES))
+    jax.tree.map(
+        lambda x, y: close(x, y.reshape(*batch_shape, FEATURES)), last, want_last
+    )
+
+
+@THREE_CELLS
+def test_no_time_steps_at_all(cell):
+    params, inputs, first = random_problem(cell, np.float32)
+    last, outputs = jaxrnn.rnn(cell, params, inputs[:0], initial_carry=first)
+    jax.tree.map(np.testing.assert_array_equal, last, first)
+    assert outputs.shape == (0, BATCH, FEATURES)
+
+
+@pytest.mark.usefixtures("x64")
+@THREE_CELLS
+def test_dtype_is_what_inputs_and_params_promote_to(cell):
+    params, inputs, first = random_problem(cell, np.float64)
+    with jax.numpy_dtype_promotion("standard"):
+        low = jax.tree.map(lambda x: x.astype(np.float32), params)
+        last, outputs = jaxrnn.rnn(cell, low, inputs, initial_carry=first)
+    assert all(leaf.dtype == np.float64 for leaf in jax.tree.leaves((last, outputs)))
+
+
+@THREE_CELLS
+def test_numpy_arrays_will_do(cell):
+    problem = random_problem(cell, np.float32)
+    in_numpy = jax.tree.map(np.asarray, problem)
+    found = jaxrnn.rnn(cell, *in_numpy[:2], mask=np.asarray(MASKS["holes"]))
+    want = jaxrnn.rnn(cell, *problem[:2], mask=MASKS["holes"])
+    jax.tree.map(np.testing.assert_array_equal, found, want)
+
+
+def test_equal_settings_give_the_same_cell():
+    assert jaxrnn.simple_rnn_cell(activation=jnp.tanh) is jaxrnn.simple_rnn
+    assert jaxrnn.gru_cell(reset_after=True) is jaxrnn.gru
+    assert jaxrnn.lstm_cell(unit_forget_bias=True) is jaxrnn.lstm
+    relu = jaxrnn.simple_rnn_cell(activation=jax.nn.relu)
+    assert relu is jaxrnn.simple_rnn_cell(activation=nn.relu)
+
+
+def test_solver_none_is_the_default_solver():
+    no_slope = jaxrnn.simple_rnn_cell(activation=jax.nn.softplus)
+    assert isinstance(jaxrnn.default_solver(jaxrnn.gru), jaxrnn.HoistedScan)
+    assert isinstance(jaxrnn.default_solver(no_slope), jaxrnn.Scan)
+    assert all(isinstance(s, jaxrnn.Solver) for s in (jaxrnn.Scan(),))
+
+
+def test_lengths_to_mask():
+    lengths = jnp.array([[0, 2], [5, 3]])
+    found = jaxrnn.lengths_to_mask(lengths, 5)
+    want = np.arange(5)[:, None, None] < np.asarray(lengths)
+    np.testing.assert_array_equal(found, want)
+
+
+# Sharding: the batch on two devices, the parameters on both.
+
+SHARDED = """
+import sys
+import jax, numpy as np
+import jaxrnn
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+
+axis_type = getattr(AxisType, sys.argv[1])
+mesh = jax.make_mesh((2,), ("batch",), axis_types=(axis_type,))
+
+def check(cell):
+    params = jaxrnn.init_params(cell, jax.random.key(0), 3, 4)
+    inputs = jax.random.normal(jax.random.key(1), (7, 6, 3))
+    mask = jax.random.bernoulli(jax.random.key(2), 0.7, (7, 6))
+
+    @jax.jit
+    def run(params, inputs, mask):
+        def loss(params):
+            last, outputs = jaxrnn.rnn(cell, params, inputs, mask=mask)
+            return (outputs ** 2).sum(), outputs
+        return jax.value_and_grad(loss, has_aux=True)(params)
+
+    (_, outputs), gradients = run(params, inputs, mask)
+    on_mesh = NamedSharding(mesh, P(None, "batch"))
+    (_, found), found_gradients = run(
+        jax.device_put(params, NamedSharding(mesh, P())),
+        jax.device_put(inputs, on_mesh),
+        jax.device_put(mask, on_mesh),
+    )
+    np.testing.assert_allclose(found, outputs, atol=1e-6)
+    for name in gradients:
+        np.testing.assert_allclose(found_gradients[name], gradients[name], atol=1e-5)
+    assert "batch" in str(found.sharding.spec)  # outputs stay where the inputs were
+
+assert len(jax.devices()) == 2
+for cell in (jaxrnn.simple_rnn, jaxrnn.gru, jaxrnn.lstm):
+    check(cell)
+"""
+
+
+@pytest.mark.parametrize("axis_type", ["Auto", "Explicit"])
+def test_batch_on_two_devices_gives_the_same_numbers(axis_type):
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    done = subprocess.run(
+        [sys.executable, "-c", SHARDED, axis_type],
+        env=os.environ | flags,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+# Bad input: the rule, the value found, the way out.
+
+
+def call(**changes):
+    params, inputs, _ = random_problem(jaxrnn.lstm, np.float32)
+    arguments = {"params": params, "inputs": inputs} | changes
+    return jaxrnn.rnn(jaxrnn.lstm, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"inputs": np.ones(3, np.float32)}, ValueError, r"axes .* shape \(3,\)"),
+        ({"inputs": np.ones((7, 5, 3), int)}, TypeError, r"floating point, got int64"),
+        (
+            {"inputs": np.ones((7, 5, 2), np.float32)},
+            ValueError,
+            r"in_features=2 .* kernel of shape \(2, 16\), got \(3, 16\)",
+        ),
+        (
+            {"mask": np.ones((5, 7), bool)},
+            ValueError,
+            r"\(7, 5\), got \(5, 7\); layers take \(batch, time\)",
+        ),
+        (
+            {"mask": np.ones((7, 5), np.int32)},
+            TypeError,
+            r"boolean .* got int32; write mask != 0",
+        ),
+        (
+            {"params": {"kernel": np.ones((3, 16), np.float32)}},
+            ValueError,
+            r"takes the parameters \['bias', .* got \['kernel'\]",
+        ),
+        (
+            {"initial_carry": np.ones((5, 4), np.float32)},
+            ValueError,
+            r"initial_carry must have .* LSTMCarry\(hidden=\(5, 4\)",
+        ),
+        (
+            {
+                "initial_carry": jaxrnn.LSTMCarry(
+                    np.ones((2, 4), np.float32), np.ones((5, 4), np.float32)
+                )
+            },
+            ValueError,
+            r"got LSTMCarry\(hidden=\(2, 4\)",
+        ),
+    ],
+)
+def test_bad_input_is_explained(changes, error, words, untyped):
+    with pytest.raises(error, match=words):
+        untyped(call)(**changes)

@@ -1,0 +1,214 @@
+"""Does every solver give the numbers of a NumPy loop, and their derivatives?
+
+One compiled program per cell, solver and direction gives values and gradients for all
+masks, so that the whole matrix stays affordable.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import CELLS, MASKS, SOLVERS, numpy_rnn, random_problem
+
+import jaxrnn
+
+pytestmark = pytest.mark.usefixtures("x64")
+ALL_CELLS = pytest.mark.parametrize(("cell", "step"), CELLS.values(), ids=CELLS)
+ALL_SOLVERS = pytest.mark.parametrize("solver", SOLVERS, ids=repr)
+BOTH_WAYS = pytest.mark.parametrize("reverse", [False, True], ids=["forth", "back"])
+
+
+def assert_close(found, want, tolerance=1e-10):
+    """Float64 has 1e-16 a sum; a few hundred terms of size one stay far below 1e-10."""
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=0, atol=tolerance),
+        found,
+        want,
+    )
+
+
+def scalar(cell, solver, reverse, params, inputs, carry, mask):
+    """A scalar that every output and the last carry enter unevenly, and both."""
+    last, outputs = jaxrnn.rnn(
+        cell,
+        params,
+        inputs,
+        mask=mask,
+        initial_carry=carry,
+        reverse=reverse,
+        solver=solver,
+    )
+    weights = jnp.linspace(-1, 1, outputs.size).reshape(outputs.shape)
+    of_last = sum(jnp.sum(jnp.sin(leaf)) for leaf in jax.tree.leaves(last))
+    return jnp.sum(weights * outputs) + of_last, (last, outputs)
+
+
+@functools.cache
+def compiled(cell, solver, reverse):
+    run = functools.partial(scalar, cell, solver, reverse)
+    return jax.jit(jax.value_and_grad(run, argnums=(0, 1, 2), has_aux=True))
+
+
+@functools.cache
+def reference(cell, reverse, mask):
+    problem = random_problem(cell, np.float64)
+    return compiled(cell, jaxrnn.Scan(), reverse)(*problem, MASKS[mask])
+
+
+@ALL_SOLVERS
+@ALL_CELLS
+@BOTH_WAYS
+def test_values_and_gradients(cell, step, solver, reverse):
+    """Values against a NumPy loop; gradients against JAX's of the plain scan, which
+    the next test holds against finite differences."""
+    problem = random_problem(cell, np.float64)
+    for name, mask in MASKS.items():
+        (_, found), gradients = compiled(cell, solver, reverse)(*problem, mask)
+        last, outputs, _ = numpy_rnn(step, *problem, mask, reverse)
+        assert_close(found, (last, outputs))
+        assert_close(gradients, reference(cell, reverse, name)[1])
+
+
+@pytest.mark.parametrize("mask", ["none", "holes"])
+@ALL_CELLS
+def test_reference_gradients_are_finite_differences(cell, step, mask):
+    def loss(*problem):
+        return compiled(cell, jaxrnn.Scan(), False)(*problem, MASKS[mask])[0][0]
+
+    def gradient(*problem):
+        return compiled(cell, jaxrnn.Scan(), False)(*problem, MASKS[mask])[1]
+
+    problem = random_problem(cell, np.float64)
+    rng = np.random.default_rng(1)
+    direction = jax.tree.map(
+        lambda leaf: jnp.asarray(rng.standard_normal(leaf.shape)), problem
+    )
+    step_size = 1e-5  # the error is step_size^2 times a third derivative: about 1e-9
+    ahead, behind = (
+        loss(*jax.tree.map(lambda a, d, s=sign: a + s * step_size * d, problem, direction))
+        for sign in (1, -1)
+    )
+    along = sum(
+        jnp.sum(g * d)
+        for g, d in zip(
+            jax.tree.leaves(gradient(*problem)), jax.tree.leaves(direction), strict=True
+        )
+    )
+    np.testing.assert_allclose(along, (ahead - behind) / (2 * step_size), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("cell", "step"),
+    [CELLS[name] for name in ("simple_rnn", "simple_rnn_softsign", "gru", "lstm")],
+    ids=["simple_rnn", "simple_rnn_softsign", "gru", "lstm"],
+)
+def test_second_derivatives(cell, step):
+    problem = random_problem(cell, np.float64)
+
+    def gradient_norm(params, solver):
+        run = functools.partial(scalar, cell, solver, False)
+        gradients, _ = jax.grad(run, has_aux=True)(
+            params, *problem[1:], MASKS["holes"]
+        )
+        return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(gradients))
+
+    run = jax.jit(jax.grad(gradient_norm), static_argnums=1)
+    found, want = (
+        run(problem[0], solver) for solver in (jaxrnn.HoistedScan(), jaxrnn.Scan())
+    )
+    assert_close(found, want, tolerance=1e-9)  # sums of squares of larger numbers
+
+
+@pytest.mark.parametrize("solver", [jaxrnn.Scan(), jaxrnn.HoistedScan()], ids=repr)
+@ALL_CELLS
+def test_vmap_over_params_is_a_loop_over_params(cell, step, solver):
+    """Several seeds at once: values and gradients, one model at a time as oracle."""
+    problems = [random_problem(cell, np.float64, seed) for seed in range(3)]
+    inputs, first = problems[0][1:]
+    run = compiled(cell, solver, False)
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(p[0] for p in problems))
+    found = jax.vmap(lambda params: run(params, inputs, first, MASKS["holes"]))(stacked)
+    want = [run(params, inputs, first, MASKS["holes"]) for params, *_ in problems]
+    assert_close(found, jax.tree.map(lambda *leaves: jnp.stack(leaves), *want))
+
+
+@pytest.mark.parametrize("solver", [jaxrnn.Scan(), jaxrnn.HoistedScan()], ids=repr)
+@ALL_CELLS
+def test_vmap_over_inputs_is_a_batch_axis(cell, step, solver):
+    params, inputs, first = random_problem(cell, np.float64)
+
+    def one_row(inputs, first, mask):
+        return jaxrnn.rnn(
+            cell, params, inputs, mask=mask, initial_carry=first, solver=solver
+        )
+
+    found = jax.vmap(one_row, in_axes=(1, 0, 1), out_axes=(0, 1))(
+        inputs, first, MASKS["holes"]
+    )
+    last, outputs, _ = numpy_rnn(step, params, inputs, first, MASKS["holes"])
+    assert_close(found, (last, outputs))
+
+
+@pytest.mark.parametrize(
+    ("cell", "step"), [CELLS[n] for n in ("simple_rnn", "gru", "lstm")]
+)
+def test_scan_has_forward_mode(cell, step):
+    problem = random_problem(cell, np.float64)
+
+    def run(*problem):
+        return scalar(cell, jaxrnn.Scan(), False, *problem, MASKS["holes"])[0]
+
+    ones = jax.tree.map(jnp.ones_like, problem)
+    _, forward = jax.jvp(run, problem, ones)
+    _, gradients = reference(cell, False, "holes")
+    backward = sum(jnp.sum(leaf) for leaf in jax.tree.leaves(gradients))
+    np.testing.assert_allclose(forward, backward, rtol=1e-10)
+
+
+def test_hoisted_scan_refuses_forward_mode():
+    """Its docstring sends the reader to Scan; JAX's own words are in the error."""
+    problem = random_problem(jaxrnn.simple_rnn, np.float64)
+
+    def run(*problem):
+        solver = jaxrnn.HoistedScan()
+        return scalar(jaxrnn.simple_rnn, solver, False, *problem, None)[0]
+
+    with pytest.raises(TypeError, match=r"can't apply forward-mode .* custom_vjp"):
+        jax.jvp(run, problem, problem)
+
+
+def test_backward_loop_of_hoisted_scan_has_one_matmul():
+    """No gradient of the recurrent kernel is added up inside the loop."""
+    problem = random_problem(jaxrnn.simple_rnn, np.float64)
+
+    def dots_in_loops(solver):
+        run = functools.partial(scalar, jaxrnn.simple_rnn, solver, False)
+        jaxpr = jax.make_jaxpr(jax.grad(run, has_aux=True))(*problem, None)
+        return [count_dots(body) for body in scan_bodies(jaxpr.jaxpr)]
+
+    forward, backward = dots_in_loops(jaxrnn.HoistedScan())
+    assert (forward, backward) == (2, 1)  # x W and h U; delta U'
+    assert dots_in_loops(jaxrnn.Scan())[-1] > 1
+
+
+def inner_jaxprs(equation):
+    for value in equation.params.values():
+        inner = getattr(value, "jaxpr", value)
+        if hasattr(inner, "eqns"):
+            yield inner
+
+
+def scan_bodies(jaxpr):
+    for equation in jaxpr.eqns:
+        for inner in inner_jaxprs(equation):
+            if equation.primitive.name == "scan":
+                yield inner
+            else:
+                yield from scan_bodies(inner)
+
+
+def count_dots(jaxpr):
+    here = sum(e.primitive.name == "dot_general" for e in jaxpr.eqns)
+    return here + sum(count_dots(i) for e in jaxpr.eqns for i in inner_jaxprs(e))

@@ -1,0 +1,362 @@
+"""Does training do what a plain Python loop does - and compile once?"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxrnn
+from jaxrnn import data, metrics
+from jaxrnn.train import prefetch
+
+OPTIMIZER = jaxrnn.adam(0.05)
+RNG = np.random.default_rng(0)
+EXAMPLES, BATCH_SIZE = 10, 4  # the last batch is short
+DATASET = data.Dataset(
+    RNG.standard_normal((EXAMPLES, 3)).astype(np.float32),
+    RNG.standard_normal(EXAMPLES).astype(np.float32),
+)
+ORDER = jnp.asarray(RNG.permutation(EXAMPLES))
+
+
+def loss_fn(params, batch):
+    error = batch.inputs @ params["w"] + params["b"] - batch.targets
+    loss = jaxrnn.Mean.of(error**2, batch.sample_weight)
+    size = jaxrnn.Mean.of(abs(error), batch.sample_weight)
+    return loss.value, {"loss": loss, "absolute_error": size}
+
+
+def new_state(key=None):
+    key = jax.random.key(0) if key is None else key
+    params = {"w": jax.random.normal(key, (3,)), "b": jnp.zeros(())}
+    return jaxrnn.init_state(params, OPTIMIZER)
+
+
+def python_epoch(state, dataset, order):
+    """The oracle: a Python loop over true short batches, no filler, Optax by hand."""
+    params, opt_state = state.params, state.opt_state
+    totals = {"loss": 0.0, "absolute_error": 0.0}
+    for first in range(0, len(order), BATCH_SIZE):
+        rows = np.asarray(order[first : first + BATCH_SIZE])
+
+        def loss(params, rows=rows):
+            error = dataset.inputs[rows] @ params["w"] + params["b"]
+            return jnp.mean((error - dataset.targets[rows]) ** 2)
+
+        error = dataset.inputs[rows] @ params["w"] + params["b"] - dataset.targets[rows]
+        totals["loss"] += float((error**2).sum())
+        totals["absolute_error"] += float(abs(error).sum())
+        updates, opt_state = OPTIMIZER.update(jax.grad(loss)(params), opt_state)
+        params = optax.apply_updates(params, updates)
+    return params, {name: total / len(order) for name, total in totals.items()}
+
+
+def assert_close(found, want):
+    """Float32 sums in another order: a few units in the seventh digit."""
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=2e-6, atol=1e-6), found, want
+    )
+
+
+train_epoch = functools.partial(
+    jaxrnn.train_epoch, loss_fn=loss_fn, optimizer=OPTIMIZER, batch_size=BATCH_SIZE
+)
+fit = functools.partial(
+    jaxrnn.fit, loss_fn=loss_fn, optimizer=OPTIMIZER, batch_size=BATCH_SIZE
+)
+
+
+def test_epoch_is_a_python_loop():
+    want_params, want = python_epoch(new_state(), DATASET, ORDER)
+    state, means = train_epoch(new_state(), DATASET, ORDER)
+    assert_close(state.params, want_params)
+    assert_close(metrics.values(means), want)
+    assert state.step == 3
+
+
+def test_epoch_from_the_host_is_the_same():
+    shuffled = data.Dataset(*(x if x is None else x[np.asarray(ORDER)] for x in DATASET))
+    state, means = jaxrnn.train_batches(
+        new_state(),
+        data.batches(shuffled, BATCH_SIZE),
+        loss_fn=loss_fn,
+        optimizer=OPTIMIZER,
+    )
+    want_params, want = python_epoch(new_state(), DATASET, ORDER)
+    assert_close(state.params, want_params)
+    assert_close(metrics.values(means), want)
+
+
+def test_sample_weights_weigh():
+    """A weight of 2 is the same as having the row twice, up to the batches."""
+    weight = np.array([2.0, 0.0] + [1.0] * (EXAMPLES - 2), np.float32)
+    weighted = jaxrnn.evaluate(
+        new_state().params, DATASET._replace(sample_weight=weight), loss_fn=loss_fn
+    )
+    rows = np.array([0, 0, *range(2, EXAMPLES)])
+    repeated = data.Dataset(DATASET.inputs[rows], DATASET.targets[rows])
+    want = jaxrnn.evaluate(new_state().params, repeated, loss_fn=loss_fn)
+    assert_close(metrics.values(weighted), metrics.values(want))
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 10, 64])
+def test_evaluate_and_predict_do_not_depend_on_the_batch_size(batch_size):
+    params = new_state().params
+    found = jaxrnn.evaluate(params, DATASET, loss_fn=loss_fn, batch_size=batch_size)
+    predictions = DATASET.inputs @ np.asarray(params["w"])
+    want = np.mean((predictions - DATASET.targets) ** 2)
+    np.testing.assert_allclose(metrics.values(found)["loss"], want, rtol=2e-6)
+    predicted = jaxrnn.predict(
+        params,
+        DATASET.inputs,
+        apply_fn=lambda params, inputs: inputs @ params["w"],
+        batch_size=batch_size,
+    )
+    np.testing.assert_allclose(predicted, predictions, rtol=2e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("over", [jax.vmap, jaxrnn.one_by_one])
+def test_many_models_are_one_model_many_times(over):
+    keys = jax.random.split(jax.random.key(1), 3)
+    options = {"epochs": 2, "validation": DATASET}
+    states, history = fit(
+        jax.vmap(new_state)(keys), DATASET, key=keys, over=over, **options
+    )
+    for i, key in enumerate(keys):
+        state, want = fit(new_state(key), DATASET, key=key, **options)
+        assert_close(jax.tree.map(lambda x, i=i: x[i], states.params), state.params)
+        assert_close({n: v[:, i] for n, v in history.items()}, want)
+
+
+def test_training_compiles_the_epoch_once_short_batch_included():
+    """Counted: traces of the loss in the training epoch, and XLA's compilations."""
+    traced, compiled = [], []
+
+    def counted(params, batch):
+        traced.append(batch.inputs.shape)
+        return loss_fn(params, batch)
+
+    def listener(event, duration, **_):
+        del duration
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(event)
+
+    by_epoch = []
+    jax.monitoring.register_event_duration_secs_listener(listener)
+    try:
+        jaxrnn.fit(
+            new_state(),
+            DATASET,
+            loss_fn=counted,
+            optimizer=OPTIMIZER,
+            batch_size=BATCH_SIZE,
+            epochs=4,
+            validation=DATASET,
+            key=jax.random.key(0),
+            on_epoch=lambda epoch, record: by_epoch.append(len(compiled)),
+        )
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listener)
+    assert by_epoch[0] > 0
+    assert by_epoch == [by_epoch[0]] * 4  # the epochs after the first compile nothing
+    assert set(traced) == {(BATCH_SIZE, 3), (256, 3)}  # training, validation
+    before = jaxrnn.train_epoch._cache_size()
+    train_epoch(new_state(), DATASET, ORDER)
+    train_epoch(new_state(), DATASET, ORDER)
+    assert jaxrnn.train_epoch._cache_size() <= before + 1
+
+
+def test_no_transfer_inside_an_epoch():
+    state, dataset, order = jax.device_put((new_state(), DATASET, ORDER))
+    train_epoch(jax.tree.map(jnp.copy, state), dataset, order)  # compiled outside
+    with jax.transfer_guard("disallow"):
+        train_epoch(state, dataset, order)
+
+
+def test_fit_leaves_the_state_usable_and_is_deterministic():
+    state = new_state()
+    first, history = fit(state, DATASET, key=jax.random.key(3), epochs=2)
+    again, _ = fit(state, DATASET, key=jax.random.key(3), epochs=2)
+    other, _ = fit(state, DATASET, key=jax.random.key(4), epochs=2)
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+    assert not np.array_equal(first.params["w"], other.params["w"])
+    assert {n: v.shape for n, v in history.items()} == {
+        "loss": (2,),
+        "absolute_error": (2,),
+    }
+
+
+def test_fit_without_shuffling_is_a_python_loop():
+    state, history = fit(
+        new_state(), DATASET, key=jax.random.key(0), epochs=1, shuffle=False
+    )
+    want_params, want = python_epoch(new_state(), DATASET, np.arange(EXAMPLES))
+    assert_close(state.params, want_params)
+    assert_close({n: v[0] for n, v in history.items()}, want)
+
+
+def test_fit_visits_every_example_once_an_epoch_in_a_new_order():
+    """With a learning rate of zero the loss of an epoch cannot depend on the order."""
+    seen = []
+
+    def spy(params, batch):
+        jax.debug.callback(lambda x, w: seen.append(x[w > 0]), batch.targets,
+                           batch.sample_weight)
+        return loss_fn(params, batch)
+
+    jaxrnn.fit(
+        new_state(),
+        DATASET,
+        loss_fn=spy,
+        optimizer=optax.set_to_zero(),
+        batch_size=BATCH_SIZE,
+        key=jax.random.key(0),
+        epochs=2,
+    )
+    jax.effects_barrier()
+    targets = np.concatenate(seen)
+    one, two = targets[:EXAMPLES], targets[EXAMPLES:]
+    np.testing.assert_array_equal(np.sort(one), np.sort(DATASET.targets))
+    np.testing.assert_array_equal(np.sort(two), np.sort(DATASET.targets))
+    assert not np.array_equal(one, two)
+
+
+def test_fit_takes_batches_from_the_host():
+    def from_host(epoch):
+        return data.batches(DATASET, BATCH_SIZE, rng=np.random.default_rng(epoch))
+
+    state, history = fit(new_state(), from_host, key=jax.random.key(0), epochs=3)
+    order = np.random.default_rng(0).permutation(EXAMPLES)
+    _, want = python_epoch(new_state(), DATASET, order)
+    np.testing.assert_allclose(history["loss"][0], want["loss"], rtol=2e-6)
+    assert state.step == 9
+
+
+# Early stopping.
+
+
+def stub_training(losses):
+    """A "model" whose validation loss follows a given list, one row per model."""
+    losses = jnp.asarray(losses, jnp.float32)
+
+    def loss_fn(params, batch):
+        epoch = params["epoch"].astype(int) - 1
+        value = losses[params["model"].astype(int), epoch]
+        mean = jaxrnn.Mean.of(jnp.broadcast_to(value, batch.targets.shape))
+        return params["epoch"] * 1.0, {"loss": mean}
+
+    count = optax.GradientTransformation(
+        lambda params: (),
+        lambda updates, state, params=None: (
+            {"epoch": jnp.ones(()), "model": jnp.zeros(())},
+            state,
+        ),
+    )
+    states = [
+        jaxrnn.init_state({"epoch": jnp.zeros(()), "model": jnp.float32(i)}, count)
+        for i in range(len(losses))
+    ]
+    return loss_fn, count, states
+
+
+def fit_stub(losses, rule, many=False):
+    loss_fn, optimizer, states = stub_training(losses)
+    key = jax.random.key(0)
+    return jaxrnn.fit(
+        jax.tree.map(lambda *x: jnp.stack(x), *states) if many else states[0],
+        DATASET,
+        loss_fn=loss_fn,
+        optimizer=optimizer,
+        batch_size=EXAMPLES,
+        key=jax.random.split(key, len(losses)) if many else key,
+        epochs=6,
+        validation=DATASET,
+        early_stopping=rule,
+        over=jax.vmap if many else None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("losses", "rule", "best", "ran"),
+    [
+        ([5, 4, 3, 2, 1, 0], jaxrnn.EarlyStopping(), 6, 6),
+        ([5, 3, 4, 2, 1, 0], jaxrnn.EarlyStopping(), 2, 3),
+        ([5, 3, 4, 2, 3, 3], jaxrnn.EarlyStopping(patience=2), 4, 6),
+        ([5, 4.9, 4.8, 2, 1, 0], jaxrnn.EarlyStopping(min_delta=0.5), 1, 2),
+        ([5, 6, 7, 6, 1, 0], jaxrnn.EarlyStopping(higher_is_better=True), 3, 4),
+        ([5, np.nan, 4, 6, 1, 0], jaxrnn.EarlyStopping(), 1, 2),
+    ],
+)
+def test_early_stopping_returns_the_best_state(losses, rule, best, ran):
+    state, history = fit_stub([losses], rule)
+    assert state.params["epoch"] == best
+    assert len(history["val_loss"]) == ran
+
+
+def test_early_stopping_of_each_model_for_itself():
+    losses = [[5, 3, 4, 2, 1, 0], [5, 4, 3, 2, 3, 0]]
+    state, history = fit_stub(losses, jaxrnn.EarlyStopping(), many=True)
+    np.testing.assert_array_equal(state.params["epoch"], [2, 4])
+    assert len(history["val_loss"]) == 5
+
+
+# Bad input.
+
+
+def call_fit(**changes):
+    arguments = {
+        "state": new_state(),
+        "dataset": DATASET,
+        "key": jax.random.key(0),
+        "epochs": 1,
+    } | changes
+    return fit(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"epochs": 0}, ValueError, "epochs must be at least 1, got 0"),
+        ({"batch_size": 0}, ValueError, "batch_size must be at least 1, got 0"),
+        (
+            {"dataset": data.Dataset(np.ones((0, 3)), np.ones(0))},
+            ValueError,
+            "at least one example",
+        ),
+        (
+            {"validation": DATASET._replace(targets=np.ones(3))},
+            ValueError,
+            r"one row per example of inputs \(10\), got shape \(3,\)",
+        ),
+        ({"key": np.zeros(2, np.uint32)}, TypeError, r"jax.random.key\(seed\)"),
+        ({"over": jax.vmap}, ValueError, "if and only if the state holds several"),
+        (
+            {"key": jax.random.split(jax.random.key(0), 2)},
+            ValueError,
+            r"one key per model, shape \(\), got \(2,\)",
+        ),
+        ({"dataset": lambda epoch: []}, ValueError, "at least one batch"),
+        (
+            {"early_stopping": jaxrnn.EarlyStopping("val_loss")},
+            ValueError,
+            "one of .*'loss'.* got 'val_loss'; the val_ names need validation",
+        ),
+    ],
+)
+def test_bad_input_is_explained(changes, error, words, untyped):
+    with pytest.raises(error, match=words):
+        untyped(call_fit)(**changes)
+
+
+def test_patience_below_one():
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        jaxrnn.EarlyStopping(patience=0)
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_prefetch_keeps_every_batch_in_order(size):
+    found = [int(x) for x in prefetch((np.int32(i) for i in range(4)), size)]
+    assert found == [0, 1, 2, 3]
