@@ -25,7 +25,7 @@ import tyro
 import jaxrnn
 from jaxrnn import data, metrics, report
 
-RESULTS = pathlib.Path(__file__).parent / "results"
+OUT = pathlib.Path("runs")
 LAYERS = {"simple_rnn": jaxrnn.SimpleRNN, "gru": jaxrnn.GRU, "lstm": jaxrnn.LSTM}
 OPTIMIZERS = {"adam": jaxrnn.adam, "rmsprop": jaxrnn.rmsprop}
 
@@ -47,7 +47,7 @@ def main(
     validation: float | None = 0.2,
     seeds: int = 3,
     data_dir: pathlib.Path | None = None,
-    out: pathlib.Path = RESULTS,
+    out: pathlib.Path = OUT,
 ) -> list[dict]:
     """Trains `seeds` models; writes {name}.jsonl and {name}.png.
 

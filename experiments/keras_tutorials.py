@@ -149,7 +149,7 @@ def compiled(model_layers: list, seed: int, **options) -> keras.Model:
 
 
 def fit(model: keras.Model, inputs, targets, **options) -> tuple[dict, float | None]:
-    """Trains; returns the history and the median seconds of the epochs but the first."""
+    """Trains; returns the history and the median seconds of the later epochs."""
     ended = [time.perf_counter()]
     clock = keras.callbacks.LambdaCallback(
         on_epoch_end=lambda epoch, logs: ended.append(time.perf_counter())
@@ -204,7 +204,9 @@ def summary(records: list[dict]) -> list[dict]:
     rows = []
     for name in dict.fromkeys(r["experiment"] for r in records):
         runs = [r for r in records if r["experiment"] == name]
-        result = next(k for k in ("test_accuracy", "test_mse", "accuracy") if k in runs[0])
+        result = next(
+            k for k in ("test_accuracy", "test_mse", "accuracy") if k in runs[0]
+        )
         rows.append(
             {
                 "experiment": name,

@@ -70,11 +70,14 @@ def main(
         sine.main(seeds=seeds, out=out)
         for variant in imdb.VARIANTS.values():
             variant(seeds=seeds, data_dir=data_dir, out=out)
-        imdb.main(name="imdb-002-masked", masked=True, seeds=seeds, data_dir=data_dir, out=out)
+        imdb.main(
+            name="imdb-002-masked", masked=True, seeds=seeds, data_dir=data_dir, out=out
+        )
         print(f"all experiments: {time.perf_counter() - started:.0f} s")
-        report.write_records(out / "machine.jsonl", [machine()])
+        report.write_records(out / "machine.jsonl", [machine() | {"seeds": seeds}])
     table = report.markdown_table(rows(out))
-    write_between(readme, "results", f"{table}\n\n{caption(out, seeds)}")
+    write_between(readme, "results", f"{table}\n\n{caption(out)}")
+    write_between(readme, "speed", speed(out))
     print(table)
 
 
@@ -137,15 +140,66 @@ def epoch_seconds(runs: list[dict]) -> str:
     return f"{statistics.median(seconds):.2g}" if seconds else ""
 
 
-def caption(out: pathlib.Path, seeds: int) -> str:
+def caption(out: pathlib.Path) -> str:
     """What the reader of the table must know."""
     machine = report.read_records(out / "machine.jsonl")[0]
     return (
-        f"Mean ± standard deviation over {seeds} seeds. Seconds per epoch: median, the "
-        "first epoch with its compilation left out, validation included, on "
+        f"Mean ± standard deviation over {machine['seeds']} seeds. Seconds per epoch: "
+        "median, the first epoch and its compilation left out, validation included, on "
         f"{machine['cores']} cores of one {machine['platform']} machine with JAX "
         f"{machine['jax']}; Keras {machine['keras']} ran on its JAX backend on the "
         "same machine."
+    )
+
+
+def speed(out: pathlib.Path) -> str:
+    """What `speed.py` measured: whole epochs, and gradients beside Flax'."""
+    records = report.read_records(out / "speed.jsonl")
+    epochs = [
+        {
+            "run": r["run"],
+            "updates": r["updates"],
+            "seconds": r["median_s"],
+            "µs / update": r["us_per_update"],
+            "compilation, s": r["compile_s"],
+            "compilations": r["compilations"],
+        }
+        for r in records
+        if "updates" in r
+    ]
+    timed = {
+        (r["shape"], r["layer"], r["run"], r["solver"]): r["median_ms"]
+        for r in records
+        if "layer" in r
+    }
+    gradients = []
+    for shape, layer, run, solver in timed:
+        if solver != "flax.linen.RNN":
+            continue
+        ours, theirs, plain = (
+            timed[shape, layer, run, name]
+            for name in ("HoistedScan", "flax.linen.RNN", "Scan")
+        )
+        gradients.append(
+            {
+                "shape": shape,
+                "layer": layer,
+                "run": run,
+                "flax.linen.RNN, ms": f"{theirs:.3g}",
+                "Scan, ms": f"{plain:.3g}",
+                "HoistedScan, ms": f"{ours:.3g}",
+                "times as fast as Flax": f"{theirs / ours:.1f}",
+            }
+        )
+    first = records[0]
+    return (
+        f"Training, after compilation:\n\n{report.markdown_table(epochs)}\n\n"
+        "One layer, last output (forward), and the gradient of its sum of squares:\n\n"
+        f"{report.markdown_table(gradients)}\n\n"
+        f"Medians on {first['cores']} cores of one {first['platform']} machine, "
+        f"{first['dtype']}, JAX {first['jax']}, Flax {first['flax']}, interleaved; "
+        "differences under 10 % are noise. `make bench` measures again; the shapes "
+        "stand in `experiments/speed.py`."
     )
 
 

@@ -19,7 +19,7 @@ import tyro
 import jaxrnn
 from jaxrnn import data, report
 
-RESULTS = pathlib.Path(__file__).parent / "results"
+OUT = pathlib.Path("runs")
 SENTENCES = ["I love cats", "I hate dogs", "Cats are cute", "Dogs are loyal"]
 LABELS = [1, 0, 1, 0]
 NEW_SENTENCES = ["I love dogs", "I hate cats", "Dogs are cute", "Cats are loyal"]
@@ -32,7 +32,7 @@ def main(
     embed_features: int = 100,
     features: int = 128,
     learning_rate: float = 0.001,
-    out: pathlib.Path = RESULTS,
+    out: pathlib.Path = OUT,
 ) -> list[dict]:
     """Trains `seeds` models at once; writes sentences.jsonl and sentences.png."""
     tokenizer = data.Tokenizer.fit(SENTENCES)

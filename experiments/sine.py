@@ -21,7 +21,15 @@ import tyro
 import jaxrnn
 from jaxrnn import data, metrics, report
 
-RESULTS = pathlib.Path(__file__).parent / "results"
+OUT = pathlib.Path("runs")
+KERAS = pathlib.Path(__file__).parent / "results" / "keras.jsonl"
+RESULTS = ["train_mse", "test_mse", "next_value", "recurrent_kernel_moved"]
+COLUMNS = {
+    "train MSE": "train_mse",
+    "test MSE": "test_mse",
+    "next value": "next_value",
+    "recurrent kernel moved by": "recurrent_kernel_moved",
+}
 LAYOUTS = {
     "(N, 1, 4), the tutorial's": data.window_as_features,
     "(N, 4, 1), steps in time": data.window_as_time,
@@ -39,7 +47,7 @@ def main(
     features: int = 32,
     hidden_features: int = 8,
     learning_rate: float = 0.001,
-    out: pathlib.Path = RESULTS,
+    out: pathlib.Path = OUT,
 ) -> list[dict]:
     """Trains on `seeds` series in both layouts; writes sine.jsonl and sine.png."""
     records, curves = [], {}
@@ -124,38 +132,31 @@ def baselines(test: data.Dataset) -> dict[str, float]:
 
 
 def summary(records: list[dict]) -> list[dict]:
-    """One row per layout, and one per baseline."""
-    rows = []
-    for name in LAYOUTS:
-        runs = [r for r in records if r["layout"] == name]
+    """One row per layout, per baseline, and for Keras and the tutorial's text."""
 
-        def over_seeds(key, digits=3, runs=runs):
-            return report.mean_and_spread([r[key] for r in runs], digits)
+    def row(forecast, runs, keys):
+        cells = {"forecast": forecast}
+        for column, key in COLUMNS.items():
+            known = key in keys
+            cells[column] = (
+                report.mean_and_spread([r[key] for r in runs]) if known else ""
+            )
+        return cells
 
-        rows.append(
-            {
-                "forecast": f"SimpleRNN {name}",
-                "train MSE": over_seeds("train_mse"),
-                "test MSE": over_seeds("test_mse"),
-                "next value": over_seeds("next_value"),
-                "recurrent kernel moved by": over_seeds("recurrent_kernel_moved"),
-            }
-        )
+    rows = [
+        row(f"SimpleRNN {name}", [r for r in records if r["layout"] == name], RESULTS)
+        for name in LAYOUTS
+    ]
+    keras = [r for r in report.read_records(KERAS) if r["experiment"] == "sine"]
+    rows.append(row("Keras, the tutorial's layout", keras, RESULTS[:3]))
+    rows.append(row("the tutorial's text", [{"next_value": 0.7758928}], RESULTS[2:3]))
     for name, key in (
         ("the last value", "persistence_mse"),
         ("the mean of the window", "window_mean_mse"),
         ("perfect knowledge of the sine", "noise_mse"),
     ):
-        mse = report.mean_and_spread([r[key] for r in runs])
-        rows.append(
-            {
-                "forecast": name,
-                "train MSE": "",
-                "test MSE": mse,
-                "next value": "",
-                "recurrent kernel moved by": "",
-            }
-        )
+        runs = [{"test_mse": r[key]} for r in records]
+        rows.append(row(name, runs, ["test_mse"]))
     return rows
 
 

@@ -18,7 +18,7 @@ import importlib.metadata
 import os
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -28,7 +28,7 @@ import numpy as np
 import tyro
 
 import jaxrnn
-from jaxrnn import data, metrics, report
+from jaxrnn import data, report
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 LAYERS = {
@@ -37,6 +37,7 @@ LAYERS = {
     "lstm": (jaxrnn.LSTM, nn.OptimizedLSTMCell),
 }
 SHAPES = {  # (batch, time, in_features, features)
+    "tiny": (2, 5, 3, 4),
     "imdb-001": (32, 500, 32, 32),
     "imdb-002": (128, 100, 32, 32),
     "imdb-004b": (128, 30, 16, 32),
@@ -44,7 +45,12 @@ SHAPES = {  # (batch, time, in_features, features)
 }
 
 
-def main(*, repeats: int = 10, out: pathlib.Path = RESULTS) -> list[dict]:
+def main(
+    *,
+    repeats: int = 10,
+    shapes: Sequence[str] = ("imdb-001", "imdb-002", "imdb-004b", "wide"),
+    out: pathlib.Path = RESULTS,
+) -> list[dict]:
     """Times epochs and gradients; writes speed.jsonl and prints two tables."""
     machine = {
         "device": jax.devices()[0].device_kind,
@@ -57,7 +63,7 @@ def main(*, repeats: int = 10, out: pathlib.Path = RESULTS) -> list[dict]:
     epochs = [sine_epochs(repeats), imdb_epoch(repeats)]
     gradients = [
         row
-        for shape in SHAPES
+        for shape in shapes
         for layer in LAYERS
         for row in gradient(layer, shape, repeats)
     ]
@@ -126,9 +132,7 @@ def epochs_of(
     cached = jaxrnn.train_epoch._cache_size  # JAX has no public counter
     compiled_before = cached()
     train = jax.device_put(train)
-    run = functools.partial(
-        jaxrnn.fit, state, train, key=key, epochs=epochs, **options
-    )
+    run = functools.partial(jaxrnn.fit, state, train, key=key, epochs=epochs, **options)
     run()  # warm-up
     seconds = [elapsed(run) for _ in range(repeats)]
     updates = epochs * data.num_batches(len(train.inputs), batch_size)

@@ -1,4 +1,4 @@
-"""How does a model train for many epochs? The loop that most experiments would write."""
+"""How does a model train for many epochs? The loop most experiments would write."""
 
 import collections
 import dataclasses
@@ -78,7 +78,12 @@ class _Best(NamedTuple):
 
 @functools.partial(jax.jit, static_argnames=("examples", "shuffle", "over"))
 def _order(
-    key: Key[Array, "*models"], epoch: int | Array, *, examples: int, shuffle: bool, over: Over | None
+    key: Key[Array, "*models"],
+    epoch: int | Array,
+    *,
+    examples: int,
+    shuffle: bool,
+    over: Over | None,
 ) -> Array:
     """The rows in the order to visit in this epoch; one order per key."""
 
@@ -155,9 +160,7 @@ def fit(
 
         def one_pass(state: TrainState, epoch: int) -> tuple[TrainState, Any]:
             batches = dataset(epoch)
-            return train_batches(
-                state, batches, loss_fn=loss_fn, optimizer=optimizer
-            )
+            return train_batches(state, batches, loss_fn=loss_fn, optimizer=optimizer)
 
     validation = jax.device_put(validation)
     best = _Best.start(state)

@@ -37,7 +37,7 @@ class Mean(NamedTuple):
 
     @property
     def value(self) -> Array:
-        """total / weight."""
+        """The mean itself: total / weight."""
         return self.total / self.weight
 
 

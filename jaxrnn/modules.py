@@ -4,6 +4,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.core
 import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 from jaxtyping import Array, Bool, Float, Int
@@ -255,7 +256,7 @@ class LSTM(Recurrent):
 def _check_ids(ids: Any, vocab_size: int) -> None:
     if not jnp.issubdtype(ids.dtype, jnp.integer):
         raise TypeError(
-            f"ids must be integers, got {ids.dtype}; convert with ids.astype(jnp.int32)."
+            f"ids must be integers, got {ids.dtype}; convert by ids.astype(jnp.int32)."
         )
     if isinstance(ids, jax.core.Tracer) or ids.size == 0:
         return

@@ -1,5 +1,7 @@
 """Optax transformations with Keras' numerics: RMSprop and Adam."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -56,7 +58,8 @@ def adam(
 
         m_t = b1 m_{t-1} + (1 - b1) g_t
         v_t = b2 v_{t-1} + (1 - b2) g_t^2
-        p_t = p_{t-1} - learning_rate sqrt(1 - b2^t) / (1 - b1^t) m_t / (sqrt(v_t) + epsilon)
+        a_t = learning_rate sqrt(1 - b2^t) / (1 - b1^t)
+        p_t = p_{t-1} - a_t m_t / (sqrt(v_t) + epsilon)
 
     `optax.adam` (and PyTorch's) adds epsilon after the correction of v instead; no
     constant epsilon makes the two agree.
@@ -108,16 +111,14 @@ def scale_by_adam_epsilon_hat(
         return optax.ScaleByAdamState(jnp.zeros((), jnp.int32), mu, nu)
 
     def update(
-        updates: optax.Updates,
-        state: optax.OptState,
-        params: optax.Params | None = None,
-    ) -> tuple[optax.Updates, optax.OptState]:
+        updates: Any, state: Any, params: Any = None
+    ) -> tuple[Any, optax.ScaleByAdamState]:
         del params
         count, mu, nu = state
         count = optax.safe_increment(count)
         mu = jax.tree.map(lambda m, g: m + (g - m) * (1 - b1), mu, updates)
         nu = jax.tree.map(lambda v, g: v + (g * g - v) * (1 - b2), nu, updates)
-        t = count.astype(jnp.float32)
+        t = jnp.asarray(count, jnp.float32)
         correction = jnp.sqrt(1 - b2**t) / (1 - b1**t)
         scaled = jax.tree.map(
             lambda m, v: correction.astype(m.dtype) * m / (jnp.sqrt(v) + epsilon),

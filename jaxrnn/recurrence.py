@@ -63,7 +63,9 @@ def rnn(
         carry_t = step(params, carry_{t-1}, project(params, inputs_t))  where mask_t
         carry_t = carry_{t-1}                                           elsewhere
 
-    Everything runs in the dtype that inputs and params promote to. A mask may have any pattern: left padding, right padding, holes. What stands in
+    Everything runs in the dtype that inputs and params promote to.
+
+    A mask may have any pattern: left padding, right padding, holes. What stands in
     `inputs` at masked steps has no influence on any value or gradient, were it NaN. A
     row without a valid step returns its initial carry (PyTorch raises there, Flax
     returns the last step's carry).
@@ -102,7 +104,9 @@ def rnn(
     _check_inputs(inputs)
     _check_params(cell, params, inputs.shape[-1])
     _check_mask(mask, inputs)
-    expected = jax.eval_shape(lambda p: cell.initial_carry(p, inputs.shape[1:-1]), params)
+    expected = jax.eval_shape(
+        lambda p: cell.initial_carry(p, inputs.shape[1:-1]), params
+    )
     if initial_carry is not None:
         _check_initial_carry(initial_carry, expected)
     solver = default_solver(cell) if solver is None else solver
@@ -167,8 +171,8 @@ def _check_params(cell: Cell, params: Params, in_features: int) -> None:
         if params[name].shape != spec.shape:
             raise ValueError(
                 f"{cell.name} with in_features={in_features} (the last axis of inputs) "
-                f"and features={features.shape[-1]} takes {name} of shape {spec.shape}, "
-                f"got {params[name].shape}."
+                f"and features={features.shape[-1]} takes {name} of shape "
+                f"{spec.shape}, got {params[name].shape}."
             )
 
 
@@ -182,8 +186,8 @@ def _check_mask(mask: Any, inputs: Any) -> None:
         )
     if mask.dtype != jnp.bool_:
         raise TypeError(
-            f"mask must be boolean with True = valid, got {mask.dtype}; write mask != 0 "
-            "(mask == 0 where 1 marks padding)."
+            f"mask must be boolean with True = valid, got {mask.dtype}; write "
+            "mask != 0 (mask == 0 where 1 marks padding)."
         )
 
 

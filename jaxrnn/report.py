@@ -105,7 +105,7 @@ def markdown_table(rows: Sequence[Record]) -> str:
 
 
 def mean_and_spread(values: Sequence[float], digits: int = 3) -> str:
-    """"mean ± sd" over seeds (the sample's standard deviation), or the one value.
+    """Writes mean ± standard deviation of a sample, such as seeds; or the one value.
 
     Example:
       >>> mean_and_spread([0.80, 0.82, 0.81])
@@ -164,7 +164,9 @@ def new_figure(panels: int, *, width: float = 5.0, height: float = 3.6) -> Any:
       ImportError: without matplotlib, which `pip install jaxrnn[plots]` brings.
     """
     figure_module = _optional("matplotlib.figure", "plots")
-    figure = figure_module.Figure(figsize=(width * panels, height), layout="constrained")
+    figure = figure_module.Figure(
+        figsize=(width * panels, height), layout="constrained"
+    )
     return figure, figure.subplots(1, panels, squeeze=False)[0]
 
 

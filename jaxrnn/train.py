@@ -144,9 +144,7 @@ def train_epoch(
       moved, as Keras reports them.
     """
 
-    def epoch(
-        state: TrainState, order: Array
-    ) -> tuple[TrainState, dict[str, Mean]]:
+    def epoch(state: TrainState, order: Array) -> tuple[TrainState, dict[str, Mean]]:
         def update(
             state: TrainState, rows: tuple[Array, Array]
         ) -> tuple[TrainState, dict[str, Mean]]:
@@ -270,9 +268,7 @@ def predict(
         lambda index: apply_fn(params, jax.tree.map(lambda x: x[index], inputs)),
         indices,
     )
-    return jax.tree.map(
-        lambda x: x.reshape(-1, *x.shape[2:])[:rows], predictions
-    )
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:rows], predictions)
 
 
 def _rows(order: Array, batch_size: int) -> tuple[Array, Array]:

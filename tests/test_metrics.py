@@ -1,6 +1,5 @@
 """Do means add up exactly, and do records reach a file, a table and a picture?"""
 
-
 import jax.numpy as jnp
 import numpy as np
 import pytest

@@ -62,7 +62,8 @@ def reference(cell, reverse, mask):
 @BOTH_WAYS
 def test_values_and_gradients(cell, step, solver, reverse):
     """Values against a NumPy loop; gradients against JAX's of the plain scan, which
-    the next test holds against finite differences."""
+    the next test holds against finite differences.
+    """
     problem = random_problem(cell, np.float64)
     for name, mask in MASKS.items():
         (_, found), gradients = compiled(cell, solver, reverse)(*problem, mask)
@@ -87,7 +88,11 @@ def test_reference_gradients_are_finite_differences(cell, step, mask):
     )
     step_size = 1e-5  # the error is step_size^2 times a third derivative: about 1e-9
     ahead, behind = (
-        loss(*jax.tree.map(lambda a, d, s=sign: a + s * step_size * d, problem, direction))
+        loss(
+            *jax.tree.map(
+                lambda a, d, s=sign: a + s * step_size * d, problem, direction
+            )
+        )
         for sign in (1, -1)
     )
     along = sum(
@@ -109,9 +114,7 @@ def test_second_derivatives(cell, step):
 
     def gradient_norm(params, solver):
         run = functools.partial(scalar, cell, solver, False)
-        gradients, _ = jax.grad(run, has_aux=True)(
-            params, *problem[1:], MASKS["holes"]
-        )
+        gradients, _ = jax.grad(run, has_aux=True)(params, *problem[1:], MASKS["holes"])
         return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(gradients))
 
     run = jax.jit(jax.grad(gradient_norm), static_argnums=1)

@@ -78,7 +78,9 @@ def test_epoch_is_a_python_loop():
 
 
 def test_epoch_from_the_host_is_the_same():
-    shuffled = data.Dataset(*(x if x is None else x[np.asarray(ORDER)] for x in DATASET))
+    shuffled = data.Dataset(
+        *(x if x is None else x[np.asarray(ORDER)] for x in DATASET)
+    )
     state, means = jaxrnn.train_batches(
         new_state(),
         data.batches(shuffled, BATCH_SIZE),
@@ -203,8 +205,9 @@ def test_fit_visits_every_example_once_an_epoch_in_a_new_order():
     seen = []
 
     def spy(params, batch):
-        jax.debug.callback(lambda x, w: seen.append(x[w > 0]), batch.targets,
-                           batch.sample_weight)
+        jax.debug.callback(
+            lambda x, w: seen.append(x[w > 0]), batch.targets, batch.sample_weight
+        )
         return loss_fn(params, batch)
 
     jaxrnn.fit(

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 AnyArray = Array | np.ndarray  # what a caller may pass
-Params = Mapping[str, AnyArray]
+Params = Mapping[str, Any]  # {name: array}
 Carry = Any  # a pytree of arrays (*batch, features)
 Activation = Callable[[Array], Array]
 Initializer = Callable[..., Array]  # (key, shape, dtype) -> Array
@@ -72,7 +72,8 @@ class Cell(NamedTuple):
     Example:
       >>> params = init_params(simple_rnn, jax.random.key(0), 2, 3)
       >>> carry = simple_rnn.initial_carry(params, (5,))
-      >>> carry = simple_rnn.step(params, carry, simple_rnn.project(params, jnp.ones((5, 2))))
+      >>> projected = simple_rnn.project(params, jnp.ones((5, 2)))
+      >>> carry = simple_rnn.step(params, carry, projected)
       >>> simple_rnn.output(carry).shape
       (5, 3)
     """
@@ -140,12 +141,12 @@ def fused_specs(
 def add_row(
     values: Float[Array, "*rows a"], row: Float[Array, " a"]
 ) -> Float[Array, "*rows a"]:
-    """values + row, with the broadcast written out (strict rank promotion)."""
+    """Adds `row` to every row, its broadcast written out (strict rank promotion)."""
     return values + jnp.expand_dims(row, tuple(range(values.ndim - 1)))
 
 
 def affine_project(params: Params, inputs: Array) -> Array:
-    """inputs @ kernel + bias, where the cell has a bias."""
+    """Returns inputs @ kernel + bias, the latter where the cell has one."""
     projected = inputs @ params["kernel"]
     return add_row(projected, params["bias"]) if "bias" in params else projected
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Shaped
@@ -10,6 +10,8 @@ from jaxtyping import Bool, Float, Float32, Shaped
 
 class Dataset(NamedTuple):
     """Examples in memory; every array has one row per example.
+
+    NumPy arrays, or JAX arrays once they are on a device.
 
     A NamedTuple cannot check itself: `check_dataset` does.
 
@@ -20,10 +22,10 @@ class Dataset(NamedTuple):
       sample_weight: how much each example counts; None means 1.
     """
 
-    inputs: Shaped[np.ndarray, "examples ..."]
-    targets: Shaped[np.ndarray, "examples ..."]
-    mask: Bool[np.ndarray, "examples time"] | None = None
-    sample_weight: Float[np.ndarray, " examples"] | None = None
+    inputs: Shaped[Any, "examples ..."]
+    targets: Shaped[Any, "examples ..."]
+    mask: Bool[Any, "examples time"] | None = None
+    sample_weight: Float[Any, " examples"] | None = None
 
 
 class Batch(NamedTuple):
@@ -37,10 +39,10 @@ class Batch(NamedTuple):
         count in a loss or metric.
     """
 
-    inputs: Shaped[np.ndarray, "batch ..."]
-    targets: Shaped[np.ndarray, "batch ..."]
-    mask: Bool[np.ndarray, "batch time"] | None
-    sample_weight: Float32[np.ndarray, " batch"]
+    inputs: Shaped[Any, "batch ..."]
+    targets: Shaped[Any, "batch ..."]
+    mask: Bool[Any, "batch time"] | None
+    sample_weight: Float32[Any, " batch"]
 
 
 def check_dataset(dataset: Dataset) -> None:

@@ -38,8 +38,9 @@ class HoistedScan:
 
     Example:
       >>> params = init_params(simple_rnn, jax.random.key(0), 2, 3)
+      >>> inputs = jnp.ones((7, 5, 2))
       >>> def loss(params, solver):
-      ...     return rnn(simple_rnn, params, jnp.ones((7, 5, 2)), solver=solver)[0].sum()
+      ...     return rnn(simple_rnn, params, inputs, solver=solver)[0].sum()
       >>> hoisted, plain = (jax.grad(loss)(params, s) for s in (HoistedScan(), Scan()))
       >>> all(jnp.allclose(hoisted[name], plain[name], atol=1e-5) for name in params)
       True
@@ -56,14 +57,24 @@ class HoistedScan:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _run(
-    cell: Cell, solver: HoistedScan, params: Params, carry: Carry, inputs: Any, mask: Any
+    cell: Cell,
+    solver: HoistedScan,
+    params: Params,
+    carry: Carry,
+    inputs: Any,
+    mask: Any,
 ) -> tuple[Carry, Carry]:
     scan = Scan(solver.unroll, solver.project_first)
     return scan(cell, params, carry, inputs, mask)
 
 
 def _forward(
-    cell: Cell, solver: HoistedScan, params: Params, carry: Carry, inputs: Any, mask: Any
+    cell: Cell,
+    solver: HoistedScan,
+    params: Params,
+    carry: Carry,
+    inputs: Any,
+    mask: Any,
 ) -> tuple[tuple[Carry, Carry], Any]:
     adjoint = cell.adjoint or derived_adjoint(cell)
     project, xs = choose_projection(cell, solver.project_first, params, inputs)
@@ -74,9 +85,7 @@ def _forward(
         carry = hold(valid, new, carry)
         return carry, (carry, saved)
 
-    last, (carries, saved) = jax.lax.scan(
-        body, carry, (xs, mask), unroll=solver.unroll
-    )
+    last, (carries, saved) = jax.lax.scan(body, carry, (xs, mask), unroll=solver.unroll)
     return (last, carries), (params, carry, inputs, mask, carries, saved)
 
 

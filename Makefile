@@ -1,0 +1,57 @@
+# Everything needs Python 3.11 or newer and make, nothing else: the first command sets
+# up .venv with the exact versions of constraints.txt.
+
+PYTHON ?= python3
+BIN := .venv/bin
+VARIANT ?= 002
+SEEDS ?= 3
+OUT ?= runs
+
+ifdef DATA_DIR
+export TFDS_DATA_DIR := $(DATA_DIR)
+endif
+
+.PHONY: run imdb reproduce keras bench test lint check format clean
+
+run: .venv/experiments            ## the main job: four sentences and the noisy sine
+	$(BIN)/python experiments/sentences.py --seeds $(SEEDS) --out $(OUT)
+	$(BIN)/python experiments/sine.py --seeds $(SEEDS) --out $(OUT)
+	@echo; echo "The series and its forecast: $(OUT)/sine.png"
+
+imdb: .venv/experiments           ## sentiment; VARIANT=001|002|004a|004b DATA_DIR=...
+	$(BIN)/python experiments/imdb.py $(VARIANT) --seeds $(SEEDS) --out $(OUT)
+
+reproduce: .venv/dev              ## every tutorial; rewrites results/ and the README table
+	$(BIN)/python experiments/reproduce.py --seeds $(SEEDS)
+
+keras: .venv/dev                  ## real Keras on every tutorial: the table's oracle column
+	$(BIN)/python experiments/keras_tutorials.py --seeds $(SEEDS)
+
+bench: .venv/dev                  ## updates, epochs, gradients by solver
+	$(BIN)/python experiments/speed.py
+
+test: .venv/dev                   ## all tests; TFDS_DATA_DIR adds those on real reviews
+	$(BIN)/python -m pytest -n auto --maxprocesses 4
+
+lint: .venv/dev                   ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+
+check: lint test
+
+format: .venv/dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv runs
+
+.venv/experiments .venv/dev: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit( \
+	  "jaxrnn needs Python 3.11 or newer, found " + sys.version.split()[0] + \
+	  "; name another one: make PYTHON=python3.12 ...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --constraint constraints.txt --editable ".[$(@F)]"
+	touch $@

@@ -1,0 +1,157 @@
+"""Do the experiments run end to end, small, and land where they say?"""
+
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image  # Matplotlib brings it
+
+from jaxrnn import report
+
+ROOT = pathlib.Path(__file__).parent.parent
+EXPERIMENTS = ROOT / "experiments"
+REVIEWS = pathlib.Path(os.environ.get("TFDS_DATA_DIR", "")) / "imdb_reviews"
+real_data = [
+    pytest.mark.real_data,
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        "TFDS_DATA_DIR" not in os.environ or not REVIEWS.exists(),
+        reason="TFDS_DATA_DIR does not hold imdb_reviews",
+    ),
+]
+
+
+def run(script, *arguments, expect=0):
+    done = subprocess.run(
+        [sys.executable, str(EXPERIMENTS / script), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == expect, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def assert_picture(path):
+    picture = np.asarray(Image.open(path).convert("L"))
+    assert (picture < 128).mean() > 0.005
+
+
+def test_sentences_are_told_apart(tmp_path):
+    printed = run("sentences.py", "--seeds", 2, "--out", tmp_path)
+    records = report.read_records(tmp_path / "sentences.jsonl")
+    assert [r["accuracy"] for r in records] == [1.0, 1.0]
+    assert {r["parameters"] for r in records} == {30_341}
+    assert "| Cats are loyal | new |" in printed
+    assert_picture(tmp_path / "sentences.png")
+
+
+def test_sine_lands_where_keras_lands(tmp_path):
+    """The tutorial's layout has a test MSE of 0.095 to 0.125, and a dead kernel."""
+    printed = run("sine.py", "--seeds", 2, "--out", tmp_path)
+    records = report.read_records(tmp_path / "sine.jsonl")
+    tutorial = [r for r in records if "(N, 1, 4)" in r["layout"]]
+    in_time = [r for r in records if "(N, 4, 1)" in r["layout"]]
+    assert 0.095 < np.mean([r["test_mse"] for r in tutorial]) < 0.125
+    assert 0.095 < np.mean([r["test_mse"] for r in in_time]) < 0.125
+    assert [r["recurrent_kernel_moved"] for r in tutorial] == [0.0, 0.0]
+    assert all(r["recurrent_kernel_moved"] > 0.1 for r in in_time)
+    assert {r["parameters"] for r in tutorial} == {1_457}
+    assert "| the last value |" in printed
+    assert_picture(tmp_path / "sine.png")
+
+
+@pytest.mark.parametrize(
+    ("variant", "parameters", "low", "high"),
+    [
+        pytest.param("002", 322_113, 0.78, 0.83, marks=real_data),
+        pytest.param("004a", 175_425, 0.76, 0.80, marks=real_data),
+        pytest.param("004b", 162_657, 0.69, 0.76, marks=real_data),
+    ],
+)
+def test_reviews_land_where_keras_lands(tmp_path, variant, parameters, low, high):
+    """The bands that Keras' runs give; one seed, so a point wider on either side."""
+    run("imdb.py", variant, "--seeds", 1, "--out", tmp_path)
+    (record,) = report.read_records(tmp_path / f"imdb-{variant}.jsonl")
+    assert record["parameters"] == parameters
+    assert low - 0.01 < record["test_accuracy"] < high + 0.01
+    assert len(record["predictions"]) == 5
+    assert_picture(tmp_path / f"imdb-{variant}.png")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(("--masked",), marks=real_data),
+        pytest.param(("--layer", "gru", "--max-length", 20), marks=real_data),
+    ],
+)
+def test_options_of_the_reviews_run(tmp_path, options):
+    arguments = ("--seeds", 1, "--epochs", 1, "--out", tmp_path)
+    run("imdb.py", "004b", *arguments, *options)
+    (record,) = report.read_records(tmp_path / "imdb-004b.jsonl")
+    assert record["test_accuracy"] > 0.6  # better than a coin after one epoch
+
+
+def test_unknown_option_is_named():
+    printed = run("imdb.py", "002", "--optimizer", "sgd", expect=2)
+    assert re.search(r"sgd", printed)
+    assert "adam" in printed
+
+
+def test_speed_measures_every_solver(tmp_path):
+    run("speed.py", "--repeats", 1, "--shapes", "tiny", "--out", tmp_path)
+    records = report.read_records(tmp_path / "speed.jsonl")
+    epochs = [r for r in records if "updates" in r]
+    assert [r["updates"] for r in epochs] == [2850, 157]
+    assert [r["compilations"] for r in epochs] == [1, 1]
+    gradients = {(r["layer"], r["solver"], r["run"]) for r in records if "layer" in r}
+    assert len(gradients) == 3 * 3 * 2
+
+
+# The tables in the README are what the records say.
+
+
+def reproduce_into(readme, results):
+    """Writes only the tables, from records that exist."""
+    run("reproduce.py", "--only-tables", "--out", results, "--readme", readme)
+    return readme.read_text(encoding="utf-8")
+
+
+def test_readme_tables_are_those_of_the_committed_records(tmp_path):
+    original = (ROOT / "README.md").read_text(encoding="utf-8")
+    copy = tmp_path / "README.md"
+    copy.write_text(original, encoding="utf-8")
+    assert reproduce_into(copy, EXPERIMENTS / "results") == original
+
+
+def test_readme_without_marks_is_left_alone(tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text("no marks here", encoding="utf-8")
+    arguments = ("--only-tables", "--out", EXPERIMENTS / "results", "--readme", readme)
+    printed = run("reproduce.py", *arguments, expect=1)
+    assert "must hold the marks <!-- results -->" in printed
+    assert readme.read_text(encoding="utf-8") == "no marks here"
+
+
+def test_committed_records_hold_the_acceptance_figures():
+    """Means over at least three seeds, as committed."""
+
+    def mean(name, key, seeds=3):
+        lines = (EXPERIMENTS / "results" / f"{name}.jsonl").read_text().splitlines()
+        records = [json.loads(line) for line in lines]
+        assert len(records) >= seeds
+        values = [max(r[key]) if isinstance(r[key], list) else r[key] for r in records]
+        return np.mean(values)
+
+    assert 0.78 <= mean("imdb-002", "test_accuracy") <= 0.83
+    assert 0.76 <= mean("imdb-004a", "test_accuracy") <= 0.80
+    assert 0.69 <= mean("imdb-004b", "test_accuracy") <= 0.76
+    assert 0.74 <= mean("imdb-004b", "val_accuracy") <= 0.80
+    assert 0.78 <= mean("imdb-001", "test_accuracy") <= 0.87
