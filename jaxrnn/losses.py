@@ -36,8 +36,11 @@ def binary_accuracy(
 ) -> Float[Array, "*batch"]:
     """1 where (probability > 0.5) is the label, else 0: Keras' BinaryAccuracy.
 
+    A label between 0 and 1 never is.
+
     Example:
       >>> binary_accuracy(jnp.array([0.7, 0.5]), jnp.array([1.0, 1.0])).tolist()
       [1.0, 0.0]
     """
-    return ((probabilities > 0.5) == (labels > 0.5)).astype(probabilities.dtype)
+    predicted = (probabilities > 0.5).astype(labels.dtype)
+    return (predicted == labels).astype(probabilities.dtype)

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.core
 import jax.numpy as jnp
+import numpy as np
 from flax.linen.dtypes import promote_dtype
 from jaxtyping import Array, Bool, Float, Int
 
@@ -260,7 +261,8 @@ def _check_ids(ids: Any, vocab_size: int) -> None:
         )
     if isinstance(ids, jax.core.Tracer) or ids.size == 0:
         return
-    low, high = int(ids.min()), int(ids.max())
+    known = np.asarray(ids)  # jnp.min would be traced where a trace is running
+    low, high = int(known.min()), int(known.max())
     if low < 0 or high >= vocab_size:
         raise ValueError(
             f"ids must lie in [0, vocab_size) = [0, {vocab_size}), found {low} to "

@@ -93,10 +93,10 @@ def test_reviews_land_where_keras_lands(tmp_path, variant, parameters, low, high
     ],
 )
 def test_options_of_the_reviews_run(tmp_path, options):
-    arguments = ("--seeds", 1, "--epochs", 1, "--out", tmp_path)
+    arguments = ("--seeds", 1, "--epochs", 3, "--out", tmp_path)
     run("imdb.py", "004b", *arguments, *options)
     (record,) = report.read_records(tmp_path / "imdb-004b.jsonl")
-    assert record["test_accuracy"] > 0.6  # better than a coin after one epoch
+    assert record["test_accuracy"] > 0.6  # better than a coin
 
 
 def test_unknown_option_is_named():

@@ -249,3 +249,15 @@ def test_wrong_mask_is_explained(untyped):
     variables = model.init(jax.random.key(0), INPUTS)
     with pytest.raises(ValueError, match=r"\(5, 7\), got \(7, 5\)"):
         untyped(model.apply)(variables, INPUTS, mask=RIGHT_PADDED.T)
+
+
+def test_known_ids_inside_a_trace():
+    """Ids closed over by a traced function are known, and may be looked at."""
+    variables = TEXT.init(jax.random.key(0), IDS)
+    want = TEXT.apply(variables, IDS)
+    assert_close(jax.jit(lambda v: TEXT.apply(v, IDS))(variables), want)
+    shapes = jax.eval_shape(lambda key: TEXT.init(key, IDS), jax.random.key(0))
+    assert jax.tree.map(jnp.shape, variables) == jax.tree.map(jnp.shape, shapes)
+    too_large = 10 * IDS
+    with pytest.raises(ValueError, match="found 10 to 10"):
+        jax.jit(lambda v: TEXT.apply(v, too_large))(variables)
