@@ -4,8 +4,9 @@ Command    python experiments/speed.py
 Time       about 2 minutes on 2 cores
 Expect     on 2 CPU cores: the 50 epochs of the sine tutorial (2,850 updates) in under
            0.5 s after compilation, an epoch of the 002 model (157 updates) in under
-           1.5 s, one compilation of the epoch each; the gradient of a SimpleRNN with
-           `HoistedScan` 1.2 to 1.6 times as fast as with `Scan` or `flax.linen.RNN`
+           1.5 s, one compilation of the epoch each; gradients 1.1 to 1.6 times as
+           fast as with `flax.linen.RNN`, for SimpleRNN by `HoistedScan`, for GRU and
+           LSTM by `Scan`
 
 Random data: the time does not depend on it. Every figure is the median (and minimum)
 of repeated runs that end in `block_until_ready`, the rivals interleaved in one

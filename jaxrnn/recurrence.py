@@ -33,18 +33,18 @@ def lengths_to_mask(
 def default_solver(cell: Cell) -> Solver:
     """The solver that `solver=None` stands for.
 
-    `HoistedScan` where the cell has a hand-written adjoint, else `Scan`. Inputs are
-    projected in the loop on a CPU, where that measured faster for every cell and shape
-    of `experiments/speed.py`, and before it elsewhere, where a loop pays for every
-    kernel it launches.
+    `HoistedScan` where its gradients measured faster (`simple_rnn`), else `Scan`; both
+    by `experiments/speed.py` on a CPU. Inputs are projected in the loop there, which
+    measured faster too. On other platforms, where nothing has been measured yet, they
+    are projected before it, since a loop pays for every kernel that it launches.
 
     Example:
       >>> isinstance(default_solver(simple_rnn), HoistedScan)
       True
     """
     project_first = jax.default_backend() != "cpu"
-    solver = Scan if cell.adjoint is None else HoistedScan
-    return solver(project_first=project_first)
+    hoisted = cell.adjoint is not None and cell.adjoint.faster
+    return (HoistedScan if hoisted else Scan)(project_first=project_first)
 
 
 def rnn(

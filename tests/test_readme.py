@@ -1,12 +1,9 @@
 """Is what the README says true?"""
 
-import contextlib
-import io
 import pathlib
 import re
 
 import pytest
-from jaxtyping import config
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -15,27 +12,24 @@ EXAMPLES = re.findall(
 )
 
 
-def test_there_are_examples():
-    assert len(EXAMPLES) == 2
+def test_the_first_example_is_short():
+    first, _ = EXAMPLES
+    assert sum(bool(line.strip()) for line in first.splitlines()) == 12
 
 
 @pytest.mark.parametrize("code", EXAMPLES, ids=["layer", "cell"])
 def test_example_runs(code):
-    printed = io.StringIO()
     names = {}
-    with contextlib.redirect_stdout(printed):
-        exec(compile(code, "README.md", "exec"), names)
+    exec(compile(code, "README.md", "exec"), names)
     if "history" in names:
         assert names["history"]["val_loss"].shape == (50,)
         assert names["history"]["val_loss"][-1] < 0.13  # persistence has 0.17
-        assert "validation MSE 0.1" in printed.getvalue()
     else:
         assert {n: g.shape for n, g in names["gradients"].items()} == {
             "kernel": (8, 64),
             "recurrent_kernel": (16, 64),
             "bias": (64,),
         }
-    assert not config.jaxtyping_disable
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])

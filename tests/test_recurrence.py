@@ -142,7 +142,8 @@ def test_equal_settings_give_the_same_cell():
 
 def test_solver_none_is_the_default_solver():
     no_slope = jaxrnn.simple_rnn_cell(activation=jax.nn.softplus)
-    assert isinstance(jaxrnn.default_solver(jaxrnn.gru), jaxrnn.HoistedScan)
+    assert isinstance(jaxrnn.default_solver(jaxrnn.simple_rnn), jaxrnn.HoistedScan)
+    assert isinstance(jaxrnn.default_solver(jaxrnn.gru), jaxrnn.Scan)
     assert isinstance(jaxrnn.default_solver(no_slope), jaxrnn.Scan)
     assert all(isinstance(s, jaxrnn.Solver) for s in (jaxrnn.Scan(),))
 

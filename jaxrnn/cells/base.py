@@ -37,11 +37,14 @@ class Adjoint(NamedTuple):
       collect: `(params, before, saved, delta) -> (params_cotangent,
         projected_cotangent)`: the gradients of all steps at once; every argument has
         a leading time axis. Parameters that `step` does not use may be left out.
+      faster: whether gradients with it are faster than those of `jaxrnn.Scan`, as
+        `experiments/speed.py` measures on a CPU; then it is the default.
     """
 
     forward: Callable[[Params, Carry, Array], tuple[Carry, Any]]
     backward: Callable[[Params, Carry, Carry, Any, Carry], tuple[Carry, Any]]
     collect: Callable[[Params, Carry, Any, Any], tuple[dict[str, Array], Array]]
+    faster: bool
 
 
 class Cell(NamedTuple):

@@ -168,7 +168,7 @@ def _adjoint_reset_after(forward: Any, slope: Any, recurrent_slope: Any) -> Adjo
             gradients["recurrent_bias"] = sum_of_rows(recurrent)
         return gradients, delta
 
-    return Adjoint(forward, backward, collect)
+    return Adjoint(forward, backward, collect, faster=False)
 
 
 def _adjoint_reset_before(forward: Any, slope: Any, recurrent_slope: Any) -> Adjoint:
@@ -213,7 +213,7 @@ def _adjoint_reset_before(forward: Any, slope: Any, recurrent_slope: Any) -> Adj
         )
         return {"recurrent_kernel": gradient}, delta
 
-    return Adjoint(forward, backward, collect)
+    return Adjoint(forward, backward, collect, faster=False)
 
 
 gru: Cell = gru_cell()

@@ -169,7 +169,7 @@ def _adjoint(
         gradient = kernel_gradient(params["recurrent_kernel"], before.hidden, delta)
         return {"recurrent_kernel": gradient}, delta
 
-    return Adjoint(forward, backward, collect)
+    return Adjoint(forward, backward, collect, faster=False)
 
 
 lstm: Cell = lstm_cell()

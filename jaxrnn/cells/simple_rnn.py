@@ -97,7 +97,7 @@ def _adjoint(step: Any, slope: Activation | None) -> Adjoint | None:
         gradient = kernel_gradient(params["recurrent_kernel"], before, delta)
         return {"recurrent_kernel": gradient}, delta
 
-    return Adjoint(forward, backward, collect)
+    return Adjoint(forward, backward, collect, faster=True)
 
 
 simple_rnn: Cell = simple_rnn_cell()
