@@ -2,7 +2,7 @@
 
 Command    python experiments/keras_tutorials.py --seeds 3
            (needs keras, which the extra "dev" brings; runs on its JAX backend)
-Time       about 8 minutes on 2 cores
+Time       about 6 minutes on 2 cores
 Expect     test accuracy 001 0.78 to 0.86, 002 0.80, 004a 0.78, 004b 0.71 to 0.74;
            sine test MSE 0.108 to 0.114
 

@@ -1,7 +1,7 @@
 """What does the smallest text classifier learn from four sentences?
 
 Command    python experiments/sentences.py --seeds 5
-Time       about 5 seconds on 2 cores, most of it start-up and compilation
+Time       about 10 seconds on 2 cores, most of it start-up and compilation
 Expect     30,341 parameters; the four sentences told apart after 10 epochs
 
 The labels tell cats (1) from dogs (0), not good from bad: "I hate dogs" and "Dogs are

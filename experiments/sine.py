@@ -1,7 +1,7 @@
 """Does an RNN forecast a noisy sine better than a moving average?
 
 Command    python experiments/sine.py --seeds 3
-Time       about 15 seconds on 2 cores, most of it start-up and compilation
+Time       about 10 seconds on 2 cores, most of it start-up and compilation
 Expect     test MSE 0.10 to 0.12 in the tutorial's layout, where the recurrent
            kernel never moves; the noise alone has 0.0833
 

@@ -1,10 +1,10 @@
 """How fast are an update, an epoch and a gradient, solver by solver?
 
 Command    python experiments/speed.py
-Time       about 2 minutes on 2 cores
+Time       about 3 minutes on 2 cores
 Expect     on 2 CPU cores: the 50 epochs of the sine tutorial (2,850 updates) in under
            0.5 s after compilation, an epoch of the 002 model (157 updates) in under
-           1.5 s, one compilation of the epoch each; gradients 1.1 to 1.6 times as
+           1.5 s, one compilation of the epoch each; gradients 1.0 to 1.7 times as
            fast as with `flax.linen.RNN`, for SimpleRNN by `HoistedScan`, for GRU and
            LSTM by `Scan`
 
@@ -61,7 +61,11 @@ def main(
         "jax": jax.__version__,
         "flax": importlib.metadata.version("flax"),
     }
-    epochs = [sine_epochs(repeats), imdb_epoch(repeats)]
+    epochs = [
+        run(models, over, repeats)
+        for run in (sine_epochs, imdb_epoch)
+        for models, over in ((1, None), (3, jaxrnn.one_by_one), (3, jax.vmap))
+    ]
     gradients = [
         row
         for shape in shapes
@@ -75,7 +79,7 @@ def main(
     return records
 
 
-def sine_epochs(repeats: int) -> dict:
+def sine_epochs(models: int, over: Callable | None, repeats: int) -> dict:
     """50 epochs of the sine tutorial: 900 windows, batches of 16, 57 updates each."""
     series = data.sine_series(rng=np.random.default_rng(0))
     train, _ = data.sine_datasets(series, layout=data.window_as_features)
@@ -88,10 +92,11 @@ def sine_epochs(repeats: int) -> dict:
         loss = jaxrnn.Mean.of((predictions - batch.targets) ** 2, batch.sample_weight)
         return loss.value, {"loss": loss}
 
-    return epochs_of("sine, 50 epochs", 50, model, train, loss_fn, 16, repeats)
+    options = {"batch_size": 16, "epochs": 50, "models": models, "over": over}
+    return epochs_of("sine, 50 epochs", model, train, loss_fn, repeats, **options)
 
 
-def imdb_epoch(repeats: int) -> dict:
+def imdb_epoch(models: int, over: Callable | None, repeats: int) -> dict:
     """One epoch of the 002 model: 20,000 reviews, batches of 128, 157 updates."""
     rng = np.random.default_rng(0)
     train = data.Dataset(
@@ -107,24 +112,41 @@ def imdb_epoch(repeats: int) -> dict:
         )
         return loss.value, {"loss": loss}
 
-    return epochs_of("imdb-002, 1 epoch", 1, model, train, loss_fn, 128, repeats)
+    options = {"batch_size": 128, "epochs": 1, "models": models, "over": over}
+    return epochs_of("imdb-002, 1 epoch", model, train, loss_fn, repeats, **options)
 
 
 def epochs_of(
     name: str,
-    epochs: int,
     model: nn.Module,
     train: data.Dataset,
     loss_fn: Callable,
-    batch_size: int,
     repeats: int,
+    *,
+    batch_size: int,
+    epochs: int,
+    models: int,
+    over: Callable | None,
 ) -> dict:
     """Times `fit` over `epochs`, and counts how often the epoch was compiled."""
-    key = jax.random.key(0)
     optimizer = jaxrnn.adam()
-    state = jaxrnn.init_state(model.init(key, train.inputs[:1])["params"], optimizer)
-    options = {"loss_fn": loss_fn, "optimizer": optimizer, "batch_size": batch_size}
+
+    def new_state(key):
+        params = model.init(key, train.inputs[:1])["params"]
+        return jaxrnn.init_state(params, optimizer)
+
+    key = jax.random.key(0)
     order = jnp.arange(len(train.inputs))
+    if over is not None:
+        key = jax.random.split(key, models)
+        order = jnp.broadcast_to(order, (models, *order.shape))
+    state = (jax.vmap(new_state) if over else new_state)(key)
+    options = {
+        "loss_fn": loss_fn,
+        "optimizer": optimizer,
+        "batch_size": batch_size,
+        "over": over,
+    }
 
     started = time.perf_counter()
     jaxrnn.train_epoch.lower(state, train, order, **options).compile()
@@ -139,10 +161,12 @@ def epochs_of(
     updates = epochs * data.num_batches(len(train.inputs), batch_size)
     return {
         "run": name,
+        "models": models,
+        "over": over.__name__ if over else "",
         "updates": updates,
         "median_s": round(float(np.median(seconds)), 4),
         "min_s": round(min(seconds), 4),
-        "us_per_update": round(float(np.median(seconds)) / updates * 1e6, 1),
+        "us_per_update": round(float(np.median(seconds)) / updates / models * 1e6, 1),
         "compile_s": round(compile_s, 2),
         "compilations": cached() - compiled_before,
     }

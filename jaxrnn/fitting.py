@@ -33,6 +33,13 @@ class EarlyStopping:
       patience: epochs without improvement to wait for.
       min_delta: smallest change that counts as one.
       higher_is_better: for an accuracy, say.
+
+    Raises:
+      ValueError: patience below 1.
+
+    Example:
+      >>> EarlyStopping("val_accuracy", patience=2, higher_is_better=True).min_delta
+      0.0
     """
 
     monitor: str = "val_loss"
@@ -138,8 +145,32 @@ def fit(
       Keras' keys: loss, accuracy, val_loss, val_accuracy.
 
     Raises:
+      TypeError: a key that is not from `jax.random.key`.
       ValueError: an empty dataset, arrays of different lengths, epochs or batch_size
-        below 1, a monitor that is not in the history.
+        below 1, keys that do not fit the models, a monitor that is not in the history.
+
+    Example:
+      >>> def loss_fn(params, batch):
+      ...     error = (params["mean"] - batch.targets) ** 2
+      ...     loss = Mean.of(error, batch.sample_weight)
+      ...     return loss.value, {"loss": loss}
+      >>> dataset = data.Dataset(np.zeros((5, 1)), np.float32([1, 2, 3, 4, 5]))
+      >>> optimizer = rmsprop(0.1)
+      >>> state = init_state({"mean": jnp.zeros(())}, optimizer)
+      >>> state, history = fit(
+      ...     state,
+      ...     dataset,
+      ...     loss_fn=loss_fn,
+      ...     optimizer=optimizer,
+      ...     key=jax.random.key(0),
+      ...     epochs=20,
+      ...     batch_size=2,
+      ...     validation=dataset,
+      ... )
+      >>> list(history), history["loss"].shape
+      (['loss', 'val_loss'], (20,))
+      >>> 2.5 < state.params["mean"].item() < 3.5  # the mean minimises the error
+      True
     """
     _check(state, dataset, validation, key, epochs, batch_size, over)
     if isinstance(dataset, Dataset):

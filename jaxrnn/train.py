@@ -46,8 +46,9 @@ def one_by_one(function: Callable) -> Callable:
     """Maps over the leading axis of every argument, one element after the other.
 
     The same meaning as `jax.vmap`, with `jax.lax.map` underneath: for `over` in
-    `train_epoch`, `evaluate` and `fit`. On a CPU it is the faster of the two once the
-    matmuls are not tiny; on an accelerator `jax.vmap` is.
+    `train_epoch`, `evaluate` and `fit`. It needs memory for the step of one model at a
+    time. On a CPU the two measured alike (`experiments/speed.py`); an accelerator that
+    one model cannot fill wants `jax.vmap`.
 
     Example:
       >>> one_by_one(jnp.dot)(jnp.ones((5, 2)), jnp.ones((5, 2))).tolist()
@@ -142,6 +143,19 @@ def train_epoch(
     Returns:
       The state after the pass, and the means over it, taken while the parameters
       moved, as Keras reports them.
+
+    Example:
+      >>> def loss_fn(params, batch):
+      ...     error = (params["mean"] - batch.targets) ** 2
+      ...     loss = Mean.of(error, batch.sample_weight)
+      ...     return loss.value, {"loss": loss}
+      >>> dataset = data.Dataset(np.zeros((5, 1)), np.float32([1, 2, 3, 4, 5]))
+      >>> optimizer = rmsprop(0.1)
+      >>> state = init_state({"mean": jnp.zeros(())}, optimizer)
+      >>> options = {"loss_fn": loss_fn, "optimizer": optimizer, "batch_size": 2}
+      >>> state, means = train_epoch(state, dataset, jnp.arange(5), **options)
+      >>> state.step.item(), means["loss"].weight.item()
+      (3, 5.0)
     """
 
     def epoch(state: TrainState, order: Array) -> tuple[TrainState, dict[str, Mean]]:
@@ -179,6 +193,19 @@ def train_batches(
 
     Raises:
       ValueError: no batch at all.
+
+    Example:
+      >>> def loss_fn(params, batch):
+      ...     error = (params["mean"] - batch.targets) ** 2
+      ...     loss = Mean.of(error, batch.sample_weight)
+      ...     return loss.value, {"loss": loss}
+      >>> dataset = data.Dataset(np.zeros((5, 1)), np.float32([1, 2, 3, 4, 5]))
+      >>> optimizer = rmsprop(0.1)
+      >>> state = init_state({"mean": jnp.zeros(())}, optimizer)
+      >>> options = {"loss_fn": loss_fn, "optimizer": optimizer}
+      >>> state, means = train_batches(state, data.batches(dataset, 2), **options)
+      >>> state.step.item(), means["loss"].weight.item()
+      (3, 5.0)
     """
     history = []
     for batch in prefetch(batches):
@@ -227,6 +254,16 @@ def evaluate(
 
     Returns:
       `{name: Mean}`; `jaxrnn.metrics.values` makes floats of them.
+
+    Example:
+      >>> def loss_fn(params, batch):
+      ...     error = (params["mean"] - batch.targets) ** 2
+      ...     loss = Mean.of(error, batch.sample_weight)
+      ...     return loss.value, {"loss": loss}
+      >>> dataset = data.Dataset(np.zeros((5, 1)), np.float32([1, 2, 3, 4, 5]))
+      >>> params = {"mean": jnp.float32(3)}
+      >>> metrics.values(evaluate(params, dataset, loss_fn=loss_fn))
+      {'loss': 2.0}
     """
 
     def means(params: PyTree) -> dict[str, Mean]:

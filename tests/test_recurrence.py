@@ -166,7 +166,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 axis_type = getattr(AxisType, sys.argv[1])
 mesh = jax.make_mesh((2,), ("batch",), axis_types=(axis_type,))
 
-def check(cell):
+def check(cell, solver):
     params = jaxrnn.init_params(cell, jax.random.key(0), 3, 4)
     inputs = jax.random.normal(jax.random.key(1), (7, 6, 3))
     mask = jax.random.bernoulli(jax.random.key(2), 0.7, (7, 6))
@@ -174,7 +174,7 @@ def check(cell):
     @jax.jit
     def run(params, inputs, mask):
         def loss(params):
-            last, outputs = jaxrnn.rnn(cell, params, inputs, mask=mask)
+            last, outputs = jaxrnn.rnn(cell, params, inputs, mask=mask, solver=solver)
             return (outputs ** 2).sum(), outputs
         return jax.value_and_grad(loss, has_aux=True)(params)
 
@@ -191,8 +191,12 @@ def check(cell):
     assert "batch" in str(found.sharding.spec)  # outputs stay where the inputs were
 
 assert len(jax.devices()) == 2
+solvers = [jaxrnn.HoistedScan(), jaxrnn.Scan(project_first=True)]
+if axis_type == AxisType.Auto:  # see the docstring of Scan
+    solvers.append(jaxrnn.Scan())
 for cell in (jaxrnn.simple_rnn, jaxrnn.gru, jaxrnn.lstm):
-    check(cell)
+    for solver in solvers:
+        check(cell, solver)
 """
 
 

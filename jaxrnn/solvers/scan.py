@@ -15,7 +15,10 @@ class Scan:
     """Steps through time with `jax.lax.scan` and leaves every derivative to JAX.
 
     It works for every cell and every transformation, forward mode (`jax.jvp`,
-    `jax.jacfwd`, `jax.hessian`) included, and is the oracle of the other solvers.
+    `jax.jacfwd`, `jax.hessian`) included, and is the oracle of the other solvers. One
+    case is JAX's own limit: on a mesh with explicit axes JAX 0.11 does not differentiate
+    a loop that multiplies a sharded batch with a kernel from outside; there take
+    `project_first=True` or `HoistedScan`.
 
     Attributes:
       unroll: loop iterations per compiled iteration.
