@@ -16,9 +16,9 @@ class Scan:
 
     It works for every cell and every transformation, forward mode (`jax.jvp`,
     `jax.jacfwd`, `jax.hessian`) included, and is the oracle of the other solvers. One
-    case is JAX's own limit: on a mesh with explicit axes JAX 0.11 does not differentiate
-    a loop that multiplies a sharded batch with a kernel from outside; there take
-    `project_first=True` or `HoistedScan`.
+    case is beyond JAX itself: on a mesh with explicit axes, JAX 0.11 cannot
+    differentiate a loop that multiplies a sharded batch with a kernel from outside.
+    Take `project_first=True` or `HoistedScan` there.
 
     Attributes:
       unroll: loop iterations per compiled iteration.
