@@ -30,8 +30,8 @@ class HoistedScan:
     keeps no more than the carries and computes each step a second time.
 
     Reverse mode, also of the gradient itself, `jit` and `vmap` work. Forward mode does
-    not: `jax.jvp`, `jax.jacfwd` and `jax.hessian` raise JAX's "can't apply forward-mode
-    differentiation (jvp) to a custom_vjp function"; pass `solver=Scan()` there.
+    not: `jax.jvp`, `jax.jacfwd` and `jax.hessian` raise JAX's TypeError about a
+    custom_vjp function; pass `solver=Scan()` there.
 
     Attributes:
       unroll: loop iterations per compiled iteration.
