@@ -3,7 +3,7 @@
 Command    python experiments/reproduce.py --seeds 3
            (the reviews: --data-dir or TFDS_DATA_DIR; --only-tables runs nothing and
            writes the tables again from the records in results/)
-Time       about 4 minutes on 2 cores
+Time       about 5 minutes on 2 cores
 Expect     every jaxrnn figure within the spread of Keras' beside it
 
 Writes results/*.jsonl and *.png, and the table between the marks in README.md. The
@@ -149,7 +149,8 @@ def caption(out: pathlib.Path) -> str:
         "median, the first epoch and its compilation left out, validation included, on "
         f"{machine['cores']} cores of one {machine['platform']} machine with JAX "
         f"{machine['jax']}; Keras {machine['keras']} ran on its JAX backend on the "
-        "same machine."
+        "same machine just before. The machine is shared, so its seconds vary from run "
+        "to run; every other figure comes out the same again."
     )
 
 
