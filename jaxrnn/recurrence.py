@@ -33,10 +33,11 @@ def lengths_to_mask(
 def default_solver(cell: Cell) -> Solver:
     """The solver that `solver=None` stands for.
 
-    `HoistedScan` where its gradients measured faster (`simple_rnn`), else `Scan`; both
-    by `experiments/speed.py` on a CPU. Inputs are projected in the loop there, which
-    measured faster too. On other platforms, where nothing has been measured yet, they
-    are projected before it, since a loop pays for every kernel that it launches.
+    `HoistedScan` where `experiments/speed.py` measured its gradients faster on a CPU
+    (`simple_rnn`), else `Scan`. Inputs are projected in the loop on a CPU: trials there,
+    which the script does not repeat yet, had it faster. On other platforms nothing has
+    been measured; they are projected before the loop, which pays for every kernel that
+    it launches.
 
     Example:
       >>> isinstance(default_solver(simple_rnn), HoistedScan)
@@ -104,10 +105,10 @@ def rnn(
     _check_inputs(inputs)
     _check_params(cell, params, inputs.shape[-1])
     _check_mask(mask, inputs)
-    expected = jax.eval_shape(
-        lambda p: cell.initial_carry(p, inputs.shape[1:-1]), params
-    )
     if initial_carry is not None:
+        expected = jax.eval_shape(
+            lambda p: cell.initial_carry(p, inputs.shape[1:-1]), params
+        )
         _check_initial_carry(initial_carry, expected)
     solver = default_solver(cell) if solver is None else solver
     return _rnn(

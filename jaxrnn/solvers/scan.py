@@ -24,7 +24,7 @@ class Scan:
       unroll: loop iterations per compiled iteration.
       project_first: project the inputs of all steps in one matmul before the loop,
         instead of each in its step. That takes memory for (time, *batch, gates *
-        features) values, and on a CPU it is the slower way.
+        features) values, and was the slower way in trials on a CPU.
 
     Example:
       >>> params = init_params(simple_rnn, jax.random.key(0), 2, 3)
