@@ -34,7 +34,7 @@ def default_solver(cell: Cell) -> Solver:
     """The solver that `solver=None` stands for.
 
     `HoistedScan` where `experiments/speed.py` measured its gradients faster on a CPU
-    (`simple_rnn`), else `Scan`. Inputs are projected in the loop on a CPU: trials there,
+    (`simple_rnn`), else `Scan`. Inputs are projected in the loop on a CPU: trials,
     which the script does not repeat yet, had it faster. On other platforms nothing has
     been measured; they are projected before the loop, which pays for every kernel that
     it launches.
