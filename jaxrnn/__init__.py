@@ -13,6 +13,16 @@ from jaxrnn.cells import lstm as lstm
 from jaxrnn.cells import simple_rnn_cell as simple_rnn_cell
 from jaxrnn.cells import gru_cell as gru_cell
 from jaxrnn.cells import lstm_cell as lstm_cell
+from jaxrnn.cells import ind_rnn as ind_rnn
+from jaxrnn.cells import mgu as mgu
+from jaxrnn.cells import layer_norm_gru as layer_norm_gru
+from jaxrnn.cells import layer_norm_lstm as layer_norm_lstm
+from jaxrnn.cells import ind_rnn_cell as ind_rnn_cell
+from jaxrnn.cells import mgu_cell as mgu_cell
+from jaxrnn.cells import layer_norm_gru_cell as layer_norm_gru_cell
+from jaxrnn.cells import layer_norm_lstm_cell as layer_norm_lstm_cell
+from jaxrnn.cells import dropout_cell as dropout_cell
+from jaxrnn.cells import zoneout_cell as zoneout_cell
 from jaxrnn.cells import linear as linear
 from jaxrnn.cells import init_params as init_params
 
@@ -20,7 +30,10 @@ from jaxrnn.cells import init_params as init_params
 from jaxrnn.solvers import Solver as Solver
 from jaxrnn.solvers import Scan as Scan
 from jaxrnn.solvers import HoistedScan as HoistedScan
+from jaxrnn.solvers import Checkpointed as Checkpointed
 from jaxrnn.recurrence import rnn as rnn
+from jaxrnn.recurrence import rnn_carries as rnn_carries
+from jaxrnn.recurrence import rnn_step as rnn_step
 from jaxrnn.recurrence import default_solver as default_solver
 from jaxrnn.recurrence import lengths_to_mask as lengths_to_mask
 

@@ -1,11 +1,12 @@
 """Runs a cell over time: checks, direction, mask, solver."""
 
 import functools
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from jaxrnn.cells.base import AnyArray, Carry, Cell, Params
 from jaxrnn.solvers.base import Solver, hold
@@ -30,22 +31,30 @@ def lengths_to_mask(
     return steps < lengths[None]
 
 
-def default_solver(cell: Cell) -> Solver:
+def default_solver(cell: Cell, values: float = 0) -> Solver:
     """The solver that `solver=None` stands for.
 
-    `HoistedScan` where `experiments/speed.py` measured its gradients faster on a CPU
-    (`simple_rnn`), else `Scan`. Inputs are projected in the loop on a CPU: trials,
-    which the script does not repeat yet, had it faster. On other platforms nothing has
-    been measured; they are projected before the loop, which pays for every kernel that
-    it launches.
+    `HoistedScan` where `experiments/speed.py` measured its gradients as fast on a CPU:
+    for `simple_rnn` always, for `lstm` from a million values on, where it also halves
+    the memory. Else `Scan`. Inputs are projected in the loop on a CPU: trials, which
+    the script does not repeat yet, had it faster. On other platforms nothing has been
+    measured; there inputs are projected before the loop and gradients taken from more
+    steps at once, for every kernel launched costs time.
+
+    Args:
+      cell: the cell to run.
+      values: in all its carries, time * batch * features.
 
     Example:
-      >>> isinstance(default_solver(simple_rnn), HoistedScan)
-      True
+      >>> default_solver(simple_rnn)
+      HoistedScan(unroll=1, project_first=False, chunk=8)
+      >>> default_solver(lstm, values=100 * 32 * 32)
+      Scan(unroll=1, project_first=False)
     """
-    project_first = jax.default_backend() != "cpu"
-    hoisted = cell.adjoint is not None and cell.adjoint.faster
-    return (HoistedScan if hoisted else Scan)(project_first=project_first)
+    hoisted = cell.adjoint is not None and values >= cell.adjoint.faster_from
+    if jax.default_backend() == "cpu":
+        return HoistedScan() if hoisted else Scan()
+    return HoistedScan(1, True, 64) if hoisted else Scan(project_first=True)
 
 
 def rnn(
@@ -54,9 +63,12 @@ def rnn(
     inputs: Float[AnyArray, "time *batch in_features"],
     *,
     mask: Bool[AnyArray, "time *batch"] | None = None,
+    resets: Bool[AnyArray, "time *batch"] | None = None,
     initial_carry: Carry | None = None,
     reverse: bool = False,
     hold_outputs: bool = False,
+    key: PRNGKeyArray | None = None,
+    dtype: Any = None,
     solver: Solver | None = None,
 ) -> tuple[Carry, Float[Array, "time *batch features"]]:
     """Runs `cell` over time, time axis first.
@@ -64,32 +76,43 @@ def rnn(
         carry_t = step(params, carry_{t-1}, project(params, inputs_t))  where mask_t
         carry_t = carry_{t-1}                                           elsewhere
 
-    Everything runs in the dtype that inputs and params promote to.
-
     A mask may have any pattern: left padding, right padding, holes. What stands in
     `inputs` at masked steps has no influence on any value or gradient, were it NaN. A
     row without a valid step returns its initial carry (PyTorch raises there, Flax
     returns the last step's carry).
+
+    Inputs, carry and outputs have one dtype throughout, `dtype`. Parameters keep their
+    own and are rounded where they are used, and matmuls add up in float32 at least: so
+    bfloat16 inputs with float32 parameters and `dtype=jnp.bfloat16` train in mixed
+    precision, with gradients in float32.
 
     Args:
       cell: such as `simple_rnn`, `gru`, `lstm`.
       params: as from `init_params`.
       inputs: floating point; any number of batch axes, none too.
       mask: True = valid; None = every step is.
+      resets: True at the first step of every episode: there the carry restarts from
+        the cell's own initial carry, whatever came before. With `reverse` it restarts
+        at the last step of every episode. None = one episode, which `initial_carry`
+        belongs to.
       initial_carry: the carry before the first step (the last one with `reverse`);
         None takes the cell's own, zeros.
       reverse: process from the last step to the first. Outputs stay in input order
         (Keras' `go_backwards` returns them reversed).
       hold_outputs: at masked steps, repeat the output of the step before (Keras'
         convention) instead of zeros.
+      key: draws the noise of a cell that has some (`dropout_cell`, `zoneout_cell`);
+        None = no noise, as for serving.
+      dtype: of the computation; None takes what inputs and params promote to.
       solver: how the steps become a sequence; None takes `default_solver(cell)`. For
         forward-mode derivatives pass `Scan()`.
 
     Returns:
-      The carry after the last valid step, and the outputs, one per step.
+      The carry after the last valid step, and the outputs, one per step. The carry
+      goes in again as `initial_carry`: a sequence in pieces is the whole sequence.
 
     Raises:
-      TypeError: inputs or mask of the wrong dtype.
+      TypeError: inputs, mask or resets of the wrong dtype.
       ValueError: params, mask or initial carry that do not fit; each message says the
         rule, what was found, and the way out.
 
@@ -102,44 +125,161 @@ def rnn(
       >>> jnp.array_equal(carry.hidden[1], outputs[3, 1]).item()
       True
     """
-    _check_inputs(inputs)
+    options = (initial_carry, reverse, hold_outputs, key, dtype, solver)
+    return _checked(cell, params, inputs, mask, resets, *options, all_carries=False)
+
+
+def rnn_carries(
+    cell: Cell,
+    params: Params,
+    inputs: Float[AnyArray, "time *batch in_features"],
+    *,
+    mask: Bool[AnyArray, "time *batch"] | None = None,
+    resets: Bool[AnyArray, "time *batch"] | None = None,
+    initial_carry: Carry | None = None,
+    reverse: bool = False,
+    key: PRNGKeyArray | None = None,
+    dtype: Any = None,
+    solver: Solver | None = None,
+) -> tuple[Carry, Carry]:
+    """As `rnn`, but returns the carries after every step in place of the outputs.
+
+    At a masked step that is the carry handed on. The carries are in input order.
+
+    Returns:
+      The carry after the last valid step, and the carries, leaves (time, *batch,
+      features).
+
+    Raises:
+      TypeError, ValueError: as `rnn`.
+
+    Example:
+      >>> params = init_params(lstm, jax.random.key(0), in_features=2, features=3)
+      >>> last, carries = rnn_carries(lstm, params, jnp.ones((7, 5, 2)))
+      >>> carries.memory.shape, jnp.array_equal(carries.memory[-1], last.memory).item()
+      ((7, 5, 3), True)
+    """
+    options = (initial_carry, reverse, False, key, dtype, solver)
+    return _checked(cell, params, inputs, mask, resets, *options, all_carries=True)
+
+
+def rnn_step(
+    cell: Cell,
+    params: Params,
+    carry: Carry,
+    inputs: Float[AnyArray, "*batch in_features"],
+) -> tuple[Carry, Float[Array, "*batch features"]]:
+    """One time step, for serving: `rnn` on a single step, without the loop.
+
+    Args:
+      cell: such as `simple_rnn`, `gru`, `lstm`.
+      params: as from `init_params`.
+      carry: from the step before, or `cell.initial_carry(params, batch_shape)`.
+      inputs: of this step, in the dtype of the carry.
+
+    Returns:
+      The carry after the step, and its output.
+
+    Raises:
+      TypeError, ValueError: as `rnn`.
+
+    Example:
+      >>> params = init_params(gru, jax.random.key(0), in_features=2, features=3)
+      >>> inputs = jnp.ones((7, 5, 2))
+      >>> carry = gru.initial_carry(params, (5,))
+      >>> for step_inputs in inputs:
+      ...     carry, output = rnn_step(gru, params, carry, step_inputs)
+      >>> jnp.allclose(output, rnn(gru, params, inputs)[1][-1], atol=1e-6).item()
+      True
+    """
+    check_floating(inputs)
     _check_params(cell, params, inputs.shape[-1])
-    _check_mask(mask, inputs)
+    _check_carry("carry", cell, params, carry, inputs.shape[:-1])
+    return _step(cell, dict(params), carry, inputs)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _step(cell: Cell, params: Params, carry: Carry, inputs: Any) -> tuple[Carry, Array]:
+    carry = cell.step(params, carry, cell.project(params, inputs))
+    return carry, cell.output(carry)
+
+
+def _checked(
+    cell: Cell,
+    params: Params,
+    inputs: Any,
+    mask: Any,
+    resets: Any,
+    initial_carry: Carry | None,
+    reverse: bool,
+    hold_outputs: bool,
+    key: PRNGKeyArray | None,
+    dtype: Any,
+    solver: Solver | None,
+    *,
+    all_carries: bool,
+) -> tuple[Carry, Any]:
+    _check_inputs(inputs)
+    features = _check_params(cell, params, inputs.shape[-1])
+    _check_marks("mask", "valid", mask, inputs)
+    _check_marks("resets", "a new episode", resets, inputs)
     if initial_carry is not None:
-        expected = jax.eval_shape(
-            lambda p: cell.initial_carry(p, inputs.shape[1:-1]), params
-        )
-        _check_initial_carry(initial_carry, expected)
-    solver = default_solver(cell) if solver is None else solver
+        batch_shape = inputs.shape[1:-1]
+        _check_carry("initial_carry", cell, params, initial_carry, batch_shape)
+    if solver is None:
+        solver = default_solver(cell, math.prod(inputs.shape[:-1]) * features)
     return _rnn(
-        cell, solver, reverse, hold_outputs, dict(params), inputs, mask, initial_carry
+        cell,
+        solver,
+        reverse,
+        hold_outputs,
+        all_carries,
+        dtype or jnp.result_type(inputs, *params.values()),
+        dict(params),
+        inputs,
+        mask,
+        resets,
+        initial_carry,
+        key,
     )
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4, 5))
 def _rnn(
     cell: Cell,
     solver: Solver,
     reverse: bool,
     hold_outputs: bool,
-    params: Params,
+    all_carries: bool,
+    dtype: Any,
+    params: dict[str, Array],
     inputs: Array,
     mask: Array | None,
-    initial_carry: Carry | None,
-) -> tuple[Carry, Array]:
-    dtype = jnp.result_type(inputs, *params.values())
-    inputs, params = jax.tree.map(lambda x: x.astype(dtype), (inputs, params))
-    carry = cell.initial_carry(params, inputs.shape[1:-1])
-    if initial_carry is not None:
-        carry = jax.tree.map(lambda x: x.astype(dtype), initial_carry)
+    resets: Array | None,
+    carry: Carry | None,
+    key: PRNGKeyArray | None,
+) -> tuple[Carry, Any]:
+    if carry is None:
+        carry = cell.initial_carry(params, inputs.shape[1:-1])
+    inputs, carry = jax.tree.map(lambda x: x.astype(dtype), (inputs, carry))
     inputs = hold(mask, inputs, jnp.zeros_like(inputs))  # 0 * NaN would be NaN
+    if key is not None and cell.noise is not None:
+        params, inputs = cell.noise(key, params, inputs)
     if reverse:
-        inputs, mask = jax.tree.map(lambda x: jnp.flip(x, axis=0), (inputs, mask))
-    carry, carries = solver(cell, params, carry, inputs, mask)
+        if resets is not None:  # an episode ends where the next one begins
+            resets = jnp.roll(resets, -1, axis=0).at[-1:].set(False)
+        inputs, mask, resets = _flip((inputs, mask, resets))
+    carry, carries = solver(cell, params, carry, inputs, mask, resets)
+    if all_carries:
+        return carry, _flip(carries) if reverse else carries
     outputs = cell.output(carries)
     if not hold_outputs:
         outputs = hold(mask, outputs, jnp.zeros_like(outputs))
-    return carry, jnp.flip(outputs, axis=0) if reverse else outputs
+    return carry, _flip(outputs) if reverse else outputs
+
+
+def _flip(sequences: Any) -> Any:
+    return jax.tree.map(lambda x: jnp.flip(x, axis=0), sequences)
 
 
 def _check_inputs(inputs: Any) -> None:
@@ -160,43 +300,49 @@ def check_floating(inputs: Any) -> None:
         )
 
 
-def _check_params(cell: Cell, params: Params, in_features: int) -> None:
+def _check_params(cell: Cell, params: Params, in_features: int) -> int:
+    """Returns the number of features."""
     names = set(cell.param_specs(1, 1))
     if set(params) != names:
         raise ValueError(
             f"{cell.name} takes the parameters {sorted(names)}, got {sorted(params)}; "
             "init_params(cell, ...) makes them for a cell with the same settings."
         )
-    features = jax.eval_shape(lambda p: cell.output(cell.initial_carry(p, ())), params)
-    for name, spec in cell.param_specs(in_features, features.shape[-1]).items():
+    carry = jax.eval_shape(lambda p: cell.initial_carry(p, ()), params)
+    features = jax.tree.leaves(carry)[-1].shape[-1]
+    for name, spec in cell.param_specs(in_features, features).items():
         if params[name].shape != spec.shape:
             raise ValueError(
                 f"{cell.name} with in_features={in_features} (the last axis of inputs) "
-                f"and features={features.shape[-1]} takes {name} of shape "
+                f"and features={features} takes {name} of shape "
                 f"{spec.shape}, got {params[name].shape}."
             )
+    return features
 
 
-def _check_mask(mask: Any, inputs: Any) -> None:
-    if mask is None:
+def _check_marks(name: str, true: str, marks: Any, inputs: Any) -> None:
+    if marks is None:
         return
-    if mask.shape != inputs.shape[:-1]:
+    if marks.shape != inputs.shape[:-1]:
         raise ValueError(
-            f"mask must have the (time, *batch) shape of inputs {inputs.shape[:-1]}, "
-            f"got {mask.shape}; layers take (batch, time)."
+            f"{name} must have the (time, *batch) shape of inputs {inputs.shape[:-1]}, "
+            f"got {marks.shape}; layers take (batch, time)."
         )
-    if mask.dtype != jnp.bool_:
+    if marks.dtype != jnp.bool_:
         raise TypeError(
-            f"mask must be boolean with True = valid, got {mask.dtype}; write "
-            "mask != 0 (mask == 0 where 1 marks padding)."
+            f"{name} must be boolean with True = {true}, got {marks.dtype}; write "
+            f"{name} != 0 ({name} == 0 where 1 marks the opposite)."
         )
 
 
-def _check_initial_carry(initial_carry: Carry, expected: Carry) -> None:
-    found = jax.tree.map(lambda x: tuple(x.shape), initial_carry)
+def _check_carry(
+    name: str, cell: Cell, params: Params, carry: Carry, batch_shape: tuple[int, ...]
+) -> None:
+    expected = jax.eval_shape(lambda p: cell.initial_carry(p, batch_shape), params)
+    found = jax.tree.map(lambda x: tuple(x.shape), carry)
     wanted = jax.tree.map(lambda x: tuple(x.shape), expected)
     if found != wanted:
         raise ValueError(
-            f"initial_carry must have the shapes {wanted}, got {found}; "
+            f"{name} must have the shapes {wanted} for {cell.name}, got {found}; "
             "cell.initial_carry(params, batch_shape) makes one of zeros."
         )

@@ -1,4 +1,4 @@
-"""What every test runs under: strict promotion, and Keras on its JAX backend."""
+"""What tests run under: strict promotion, quick compilation, Keras on JAX."""
 
 import os
 
@@ -10,6 +10,15 @@ from jaxtyping import config
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Most of the tests' time is compilation; programs of seven steps need no optimizing.
+jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.fixture
+def optimized():
+    """Compiles as users do: for tests of memory, of bits, or of long training."""
+    with jax._src.config.disable_most_optimizations(False):
+        yield
 
 
 @pytest.fixture

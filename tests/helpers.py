@@ -17,7 +17,10 @@ SOLVERS = [
     jaxrnn.Scan(unroll=2),
     jaxrnn.Scan(project_first=True),
     jaxrnn.HoistedScan(),
-    jaxrnn.HoistedScan(project_first=True),
+    jaxrnn.HoistedScan(chunk=2),  # 7 steps: 1, then 3 times 2
+    jaxrnn.HoistedScan(project_first=True, chunk=None),
+    jaxrnn.Checkpointed(),
+    jaxrnn.Checkpointed(jaxrnn.HoistedScan(), chunk=3),
 ]
 
 
@@ -78,6 +81,69 @@ def lstm_step(activation, gate):
     return step
 
 
+def projected_lstm_step(params, carry, x):
+    carry = lstm_step(np.tanh, sigmoid)(params, carry, x)
+    return carry._replace(hidden=carry.hidden @ params["projection_kernel"])
+
+
+def ind_rnn_step(params, hidden, x):
+    recurrent = params["recurrent_kernel"] * hidden
+    return relu(x @ params["kernel"] + params["bias"] + recurrent)
+
+
+def mgu_step(params, hidden, x):
+    w_f, w_n = np.split(params["kernel"], 2, axis=1)
+    u_f, u_n = np.split(params["recurrent_kernel"], 2, axis=1)
+    b_f, b_n = np.split(params["bias"], 2)
+    f = sigmoid(x @ w_f + b_f + hidden @ u_f)
+    n = np.tanh(x @ w_n + b_n + (f * hidden) @ u_n)
+    return (1 - f) * hidden + f * n
+
+
+def normalize(x, scale):
+    variance = ((x - x.mean(axis=-1, keepdims=True)) ** 2).mean(axis=-1, keepdims=True)
+    return (x - x.mean(axis=-1, keepdims=True)) / np.sqrt(variance + 1e-5) * scale
+
+
+def layer_norm_lstm_step(params, carry, x):
+    hidden, memory = carry
+    preactivations = (
+        normalize(x @ params["kernel"], params["kernel_scale"])
+        + normalize(hidden @ params["recurrent_kernel"], params["recurrent_scale"])
+        + params["bias"]
+    )
+    i, f, g, o = np.split(preactivations, 4, axis=-1)
+    memory = sigmoid(f) * memory + sigmoid(i) * np.tanh(g)
+    exposed = normalize(memory, params["memory_scale"]) + params["memory_bias"]
+    return jaxrnn.LSTMCarry(sigmoid(o) * np.tanh(exposed), memory)
+
+
+def layer_norm_gru_step(params, hidden, x):
+    """Both gates are normalised together, the candidate by itself."""
+    gates = 2 * hidden.shape[-1]
+    w, u = params["kernel"], params["recurrent_kernel"]
+    s, r_scale, b = params["kernel_scale"], params["recurrent_scale"], params["bias"]
+    of_gates = (
+        normalize(x @ w[:, :gates], s[:gates])
+        + normalize(hidden @ u[:, :gates], r_scale[:gates])
+        + b[:gates]
+    )
+    z, r = np.split(sigmoid(of_gates), 2, axis=-1)
+    h_n = normalize(hidden @ u[:, gates:], r_scale[gates:]) + params["recurrent_bias"]
+    n = np.tanh(normalize(x @ w[:, gates:], s[gates:]) + b[gates:] + r * h_n)
+    return z * hidden + (1 - z) * n
+
+
+def zoned_step(step, rate):
+    """Without noise zoneout mixes: each unit keeps `rate` of its value."""
+
+    def zoned(params, carry, x):
+        new = step(params, carry, x)
+        return jax.tree.map(lambda old, new: rate * old + (1 - rate) * new, carry, new)
+
+    return zoned
+
+
 sigmoid, jax_sigmoid = special.expit, jax.nn.sigmoid
 
 # name: (the cell, the same step in NumPy)
@@ -122,6 +188,18 @@ CELLS = {
         jaxrnn.lstm_cell(recurrent_activation=softsign),
         lstm_step(np.tanh, softsign),
     ),
+    "lstm_projection": (
+        jaxrnn.lstm_cell(projection_features=2),
+        projected_lstm_step,
+    ),
+    "ind_rnn": (jaxrnn.ind_rnn, ind_rnn_step),
+    "mgu": (jaxrnn.mgu, mgu_step),
+    "layer_norm_lstm": (jaxrnn.layer_norm_lstm, layer_norm_lstm_step),
+    "layer_norm_gru": (jaxrnn.layer_norm_gru, layer_norm_gru_step),
+    "lstm_zoneout": (
+        jaxrnn.zoneout_cell(jaxrnn.lstm, 0.25),
+        zoned_step(lstm_step(np.tanh, sigmoid), 0.25),
+    ),
 }
 
 
@@ -142,6 +220,12 @@ def _masks():
 
 MASKS = _masks()
 
+# (time, batch): episodes of several lengths; the last row never restarts. Together
+# with the masks, restarts fall on valid and on masked steps.
+RESETS = np.random.default_rng(1).random((TIME, BATCH)) < 0.3
+RESETS[0, 0], RESETS[:, -1] = True, False
+RESETS = jnp.asarray(RESETS)
+
 
 def random_problem(cell, dtype, seed=0):
     """Parameters away from their initial zeros, inputs and an initial carry."""
@@ -159,18 +243,23 @@ def random_problem(cell, dtype, seed=0):
     return params, inputs, carry
 
 
-def numpy_rnn(numpy_step, params, inputs, carry, mask, reverse=False):
+def numpy_rnn(numpy_step, params, inputs, carry, mask, resets=None, reverse=False):
     """The recurrence as a Python loop: carry, outputs (zero where masked), held."""
     params, inputs, carry = jax.tree.map(np.asarray, (params, inputs, carry))
-    outputs = np.zeros((*inputs.shape[:-1], FEATURES), inputs.dtype)
+    hidden = jax.tree.leaves(carry)[0]  # the hidden vector comes first
+    outputs = np.zeros((*inputs.shape[:-1], hidden.shape[-1]), inputs.dtype)
     held = np.zeros_like(outputs)
     times = range(len(inputs))
     for t in reversed(times) if reverse else times:
         valid = np.ones(inputs.shape[1:-1], bool) if mask is None else mask[t]
+        boundary = t + 1 if reverse else t  # backwards an episode ends before the next
+        if resets is not None and boundary < len(inputs):
+            again = np.asarray(resets[boundary])[:, None]
+            carry = jax.tree.map(lambda old, a=again: np.where(a, 0, old), carry)
         new = numpy_step(params, carry, inputs[t])
         carry = jax.tree.map(
             lambda new, old, valid=valid: np.where(valid[:, None], new, old), new, carry
         )
-        held[t] = jax.tree.leaves(carry)[0]  # the hidden vector comes first
+        held[t] = jax.tree.leaves(carry)[0]
         outputs[t] = np.where(valid[:, None], held[t], 0)
     return carry, outputs, held

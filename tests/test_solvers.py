@@ -10,14 +10,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import CELLS, MASKS, SOLVERS, numpy_rnn, random_problem
+from helpers import (
+    BATCH,
+    CELLS,
+    MASKS,
+    RESETS,
+    SOLVERS,
+    TIME,
+    numpy_rnn,
+    random_problem,
+)
 
 import jaxrnn
 
 pytestmark = pytest.mark.usefixtures("x64")
 ALL_CELLS = pytest.mark.parametrize(("cell", "step"), CELLS.values(), ids=CELLS)
 ALL_SOLVERS = pytest.mark.parametrize("solver", SOLVERS, ids=repr)
-BOTH_WAYS = pytest.mark.parametrize("reverse", [False, True], ids=["forth", "back"])
+ALWAYS = jnp.ones((TIME, BATCH), bool)
 
 
 def assert_close(found, want, tolerance=1e-10):
@@ -29,13 +38,14 @@ def assert_close(found, want, tolerance=1e-10):
     )
 
 
-def scalar(cell, solver, reverse, params, inputs, carry, mask):
+def scalar(cell, solver, reverse, params, inputs, carry, mask, resets):
     """A scalar that every output and the last carry enter unevenly, and both."""
     last, outputs = jaxrnn.rnn(
         cell,
         params,
         inputs,
         mask=mask,
+        resets=resets,
         initial_carry=carry,
         reverse=reverse,
         solver=solver,
@@ -46,40 +56,76 @@ def scalar(cell, solver, reverse, params, inputs, carry, mask):
 
 
 @functools.cache
-def compiled(cell, solver, reverse):
+def compiled(cell, solver, reverse=False):
+    """Values and gradients; without a mask or resets they are arrays all the same."""
     run = functools.partial(scalar, cell, solver, reverse)
-    return jax.jit(jax.value_and_grad(run, argnums=(0, 1, 2), has_aux=True))
+    run = jax.jit(jax.value_and_grad(run, argnums=(0, 1, 2), has_aux=True))
+
+    def call(params, inputs, carry, mask, resets=None):
+        mask = ALWAYS if mask is None else mask
+        resets = ~ALWAYS if resets is None else resets
+        return run(params, inputs, carry, mask, resets)
+
+    return call
 
 
 @functools.cache
-def reference(cell, reverse, mask):
+def reference(cell, reverse, mask, resets):
     problem = random_problem(cell, np.float64)
-    return compiled(cell, jaxrnn.Scan(), reverse)(*problem, MASKS[mask])
+    resets = RESETS if resets else None
+    return compiled(cell, jaxrnn.Scan(), reverse)(*problem, MASKS[mask], resets)
+
+
+def check(cell, step, solver, reverse):
+    """Values against a NumPy loop; gradients against JAX's of the plain scan, which
+    another test holds against finite differences.
+    """
+    problem = random_problem(cell, np.float64)
+    for name, mask in MASKS.items():
+        for resets in (None, RESETS):
+            run = compiled(cell, solver, reverse)
+            (_, found), gradients = run(*problem, mask, resets)
+            last, outputs, _ = numpy_rnn(step, *problem, mask, resets, reverse)
+            assert_close(found, (last, outputs))
+            want = reference(cell, reverse, name, resets is not None)[1]
+            assert_close(gradients, want)
 
 
 @ALL_SOLVERS
 @ALL_CELLS
-@BOTH_WAYS
-def test_values_and_gradients(cell, step, solver, reverse):
-    """Values against a NumPy loop; gradients against JAX's of the plain scan, which
-    the next test holds against finite differences.
-    """
+def test_values_and_gradients(cell, step, solver):
+    check(cell, step, solver, reverse=False)
+
+
+@ALL_CELLS
+def test_values_and_gradients_in_reverse(cell, step):
+    """A solver does not know the direction; the default one runs every cell."""
+    check(cell, step, jaxrnn.default_solver(cell), reverse=True)
+
+
+@ALL_SOLVERS
+@pytest.mark.parametrize("name", ["simple_rnn", "lstm"])
+def test_neither_mask_nor_resets(name, solver):
+    """The programs above always have both; this is the one without."""
+    cell, step = CELLS[name]
     problem = random_problem(cell, np.float64)
-    for name, mask in MASKS.items():
-        (_, found), gradients = compiled(cell, solver, reverse)(*problem, mask)
-        last, outputs, _ = numpy_rnn(step, *problem, mask, reverse)
-        assert_close(found, (last, outputs))
-        assert_close(gradients, reference(cell, reverse, name)[1])
+    run = functools.partial(scalar, cell, solver, False)
+    run = jax.jit(jax.value_and_grad(run, argnums=(0, 1, 2), has_aux=True))
+    (_, found), gradients = run(*problem, None, None)
+    last, outputs, _ = numpy_rnn(step, *problem, None)
+    assert_close(found, (last, outputs))
+    assert_close(gradients, reference(cell, False, "none", False)[1])
 
 
 @pytest.mark.parametrize("mask", ["none", "holes"])
 @ALL_CELLS
 def test_reference_gradients_are_finite_differences(cell, step, mask):
     def loss(*problem):
-        return compiled(cell, jaxrnn.Scan(), False)(*problem, MASKS[mask])[0][0]
+        run = compiled(cell, jaxrnn.Scan())
+        return run(*problem, MASKS[mask], RESETS)[0][0]
 
     def gradient(*problem):
-        return compiled(cell, jaxrnn.Scan(), False)(*problem, MASKS[mask])[1]
+        return compiled(cell, jaxrnn.Scan())(*problem, MASKS[mask], RESETS)[1]
 
     problem = random_problem(cell, np.float64)
     rng = np.random.default_rng(1)
@@ -114,12 +160,15 @@ def test_second_derivatives(cell, step):
 
     def gradient_norm(params, solver):
         run = functools.partial(scalar, cell, solver, False)
-        gradients, _ = jax.grad(run, has_aux=True)(params, *problem[1:], MASKS["holes"])
+        gradients, _ = jax.grad(run, has_aux=True)(
+            params, *problem[1:], MASKS["holes"], RESETS
+        )
         return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(gradients))
 
     run = jax.jit(jax.grad(gradient_norm), static_argnums=1)
     found, want = (
-        run(problem[0], solver) for solver in (jaxrnn.HoistedScan(), jaxrnn.Scan())
+        run(problem[0], solver)
+        for solver in (jaxrnn.HoistedScan(chunk=2), jaxrnn.Scan())
     )
     assert_close(found, want, tolerance=1e-9)  # sums of squares of larger numbers
 
@@ -130,7 +179,7 @@ def test_vmap_over_params_is_a_loop_over_params(cell, step, solver):
     """Several seeds at once: values and gradients, one model at a time as oracle."""
     problems = [random_problem(cell, np.float64, seed) for seed in range(3)]
     inputs, first = problems[0][1:]
-    run = compiled(cell, solver, False)
+    run = compiled(cell, solver)
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(p[0] for p in problems))
     found = jax.vmap(lambda params: run(params, inputs, first, MASKS["holes"]))(stacked)
     want = [run(params, inputs, first, MASKS["holes"]) for params, *_ in problems]
@@ -161,11 +210,11 @@ def test_scan_has_forward_mode(cell, step):
     problem = random_problem(cell, np.float64)
 
     def run(*problem):
-        return scalar(cell, jaxrnn.Scan(), False, *problem, MASKS["holes"])[0]
+        return scalar(cell, jaxrnn.Scan(), False, *problem, MASKS["holes"], None)[0]
 
     ones = jax.tree.map(jnp.ones_like, problem)
     _, forward = jax.jvp(run, problem, ones)
-    _, gradients = reference(cell, False, "holes")
+    _, gradients = reference(cell, False, "holes", False)
     backward = sum(jnp.sum(leaf) for leaf in jax.tree.leaves(gradients))
     np.testing.assert_allclose(forward, backward, rtol=1e-10)
 
@@ -176,7 +225,7 @@ def test_hoisted_scan_refuses_forward_mode():
 
     def run(*problem):
         solver = jaxrnn.HoistedScan()
-        return scalar(jaxrnn.simple_rnn, solver, False, *problem, None)[0]
+        return scalar(jaxrnn.simple_rnn, solver, False, *problem, None, None)[0]
 
     with pytest.raises(TypeError, match=r"can't apply forward-mode .* custom_vjp"):
         jax.jvp(run, problem, problem)
@@ -188,7 +237,7 @@ def test_backward_loop_of_hoisted_scan_has_one_matmul():
 
     def dots_in_loops(solver):
         run = functools.partial(scalar, jaxrnn.simple_rnn, solver, False)
-        jaxpr = jax.make_jaxpr(jax.grad(run, has_aux=True))(*problem, None)
+        jaxpr = jax.make_jaxpr(jax.grad(run, has_aux=True))(*problem, None, None)
         return [count_dots(body) for body in scan_bodies(jaxpr.jaxpr)]
 
     forward, backward = dots_in_loops(jaxrnn.HoistedScan())

@@ -1,5 +1,6 @@
 """What is a recurrent cell? Five pure functions, and the parameters they declare."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -37,14 +38,15 @@ class Adjoint(NamedTuple):
       collect: `(params, before, saved, delta) -> (params_cotangent,
         projected_cotangent)`: the gradients of all steps at once; every argument has
         a leading time axis. Parameters that `step` does not use may be left out.
-      faster: whether gradients with it are faster than those of `jaxrnn.Scan`, as
-        `experiments/speed.py` measures on a CPU; then it is the default.
+      faster_from: the number of values in all carries (time * batch * features) from
+        which gradients with it are as fast as those of `jaxrnn.Scan`, as
+        `experiments/speed.py` measures on a CPU; from there on it is the default.
     """
 
     forward: Callable[[Params, Carry, Array], tuple[Carry, Any]]
     backward: Callable[[Params, Carry, Carry, Any, Carry], tuple[Carry, Any]]
     collect: Callable[[Params, Carry, Any, Any], tuple[dict[str, Array], Array]]
-    faster: bool
+    faster_from: float
 
 
 class Cell(NamedTuple):
@@ -63,14 +65,22 @@ class Cell(NamedTuple):
     as `jaxrnn.simple_rnn_cell` return the same object for equal settings), so it is a
     good static argument of `jax.jit`.
 
+    Everything is computed in the dtype of the carry and the inputs; parameters may be
+    wider, `matmul` and `add_row` round them where they are used.
+
     Attributes:
       name: for error messages.
       param_specs: `(in_features, features) -> {name: ParamSpec}`.
-      initial_carry: `(params, batch_shape) -> carry`; zeros in the cells here.
+      initial_carry: `(params, batch_shape) -> carry`; zeros in the cells here. The
+        last leaf is `features` wide.
       project: `(params, inputs (*batch, in_features)) -> projected (*batch, ...)`.
       step: `(params, carry, projected) -> carry`.
       output: `carry -> (*batch, features)`.
       adjoint: the hand-written backward pass; None leaves it to JAX.
+      noise: `(key, params, inputs (time, *batch, in_features)) -> (params, inputs)`:
+        draws what is random while training, for all steps at once, and leaves it where
+        `project` and `step` find it. None where nothing is random; see `dropout_cell`
+        and `zoneout_cell`.
 
     Example:
       >>> params = init_params(simple_rnn, jax.random.key(0), 2, 3)
@@ -88,6 +98,7 @@ class Cell(NamedTuple):
     step: Callable[[Params, Carry, Array], Carry]
     output: Callable[[Carry], Array]
     adjoint: Adjoint | None = None
+    noise: Callable[[PRNGKeyArray, Params, Any], tuple[Params, Any]] | None = None
 
 
 def init_params(
@@ -141,17 +152,67 @@ def fused_specs(
     }
 
 
+def matmul(
+    values: Float[Array, "*rows a"], kernel: Float[Array, "a b"]
+) -> Float[Array, "*rows b"]:
+    """`values @ kernel` in the dtype of `values`, with sums in float32 or wider.
+
+    The kernel is rounded here and not before the loop, so that its gradient is a sum
+    in its own dtype: with bfloat16 values and a float32 kernel, in float32.
+    """
+    dtype = values.dtype
+    sums = dtype if dtype.itemsize >= 4 else jnp.float32
+    product = jnp.matmul(values, kernel.astype(dtype), preferred_element_type=sums)
+    return product.astype(dtype)
+
+
+def gated_matmul(
+    values: Float[Array, "*rows a"],
+    kernel: Float[Array, "a b"],
+    masks: Float[Array, "..."] | None,
+) -> Float[Array, "*rows b"]:
+    """`matmul`, with a dropout mask for `values`, or one for each gate.
+
+    Args:
+      values: what is multiplied.
+      kernel: the gates side by side.
+      masks: (1 or gates, *batch, a); None = nothing is dropped.
+    """
+    if masks is None:
+        return matmul(values, kernel)
+    gates = jnp.split(kernel, masks.shape[0], axis=-1)
+    leading = (None,) * (values.ndim + 1 - masks.ndim)  # time, where it is projected
+    return jnp.concatenate(
+        [
+            matmul(values * mask[leading], gate)
+            for mask, gate in zip(masks.astype(values.dtype), gates, strict=True)
+        ],
+        axis=-1,
+    )
+
+
+def as_row(row: Float[Array, " a"], values: Float[Array, "*rows a"]) -> Array:
+    """`row` with the rank and dtype of `values` (strict promotion, written out)."""
+    return jnp.expand_dims(row.astype(values.dtype), tuple(range(values.ndim - 1)))
+
+
 def add_row(
     values: Float[Array, "*rows a"], row: Float[Array, " a"]
 ) -> Float[Array, "*rows a"]:
-    """Adds `row` to every row, its broadcast written out (strict rank promotion)."""
-    return values + jnp.expand_dims(row, tuple(range(values.ndim - 1)))
+    """Adds `row` to every row."""
+    return values + as_row(row, values)
 
 
 def affine_project(params: Params, inputs: Array) -> Array:
     """Returns inputs @ kernel + bias, the latter where the cell has one."""
-    projected = inputs @ params["kernel"]
+    projected = gated_matmul(inputs, params["kernel"], params.get("dropout"))
     return add_row(projected, params["bias"]) if "bias" in params else projected
+
+
+def recurrent_project(params: Params, hidden: Array) -> Array:
+    """Returns hidden @ recurrent_kernel, a matmul for all gates."""
+    masks = params.get("recurrent_dropout")
+    return gated_matmul(hidden, params["recurrent_kernel"], masks)
 
 
 def zero_hidden(params: Params, batch_shape: tuple[int, ...]) -> Array:
@@ -168,10 +229,13 @@ def kernel_gradient(
     As the transpose of that product, it also knows what to do where the rows are
     sharded over devices and the kernel is not.
     """
-    (gradient,) = jax.linear_transpose(lambda kernel: left @ kernel, kernel)(delta)
+    product = functools.partial(matmul, left)
+    (gradient,) = jax.linear_transpose(product, kernel)(delta)
     return gradient
 
 
-def sum_of_rows(values: Float[Array, "*rows a"]) -> Float[Array, " a"]:
-    """The gradient of a bias from all time steps and rows at once."""
-    return values.sum(axis=tuple(range(values.ndim - 1)))
+def row_gradient(
+    row: Float[Array, " a"], delta: Float[Array, "*rows a"]
+) -> Float[Array, " a"]:
+    """The gradient of a row that was added: the sum over all leading axes."""
+    return delta.sum(axis=tuple(range(delta.ndim - 1)), dtype=row.dtype)

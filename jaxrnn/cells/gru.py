@@ -1,6 +1,7 @@
 """The gated recurrent unit, with the reset gate after or before the matmul."""
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -17,8 +18,11 @@ from jaxrnn.cells.base import (
     add_row,
     affine_project,
     fused_specs,
+    gated_matmul,
     kernel_gradient,
-    sum_of_rows,
+    matmul,
+    recurrent_project,
+    row_gradient,
     zero_hidden,
 )
 
@@ -107,7 +111,7 @@ def _forward_reset_after(activation: Activation, gate: Activation) -> Any:
     def forward(
         params: Params, hidden: Array, projected: Array
     ) -> tuple[Array, tuple[Array, ...]]:
-        recurrent = hidden @ params["recurrent_kernel"]
+        recurrent = recurrent_project(params, hidden)
         if "recurrent_bias" in params:
             recurrent = add_row(recurrent, params["recurrent_bias"])
         x_z, x_r, x_n = jnp.split(projected, 3, axis=-1)
@@ -123,13 +127,16 @@ def _forward_reset_before(activation: Activation, gate: Activation) -> Any:
     def forward(
         params: Params, hidden: Array, projected: Array
     ) -> tuple[Array, tuple[Array, ...]]:
-        features = hidden.shape[-1]
+        gates = 2 * hidden.shape[-1]
         recurrent_kernel = params["recurrent_kernel"]
+        masks = params.get("recurrent_dropout")
+        of_gates, of_n = (None, None) if masks is None else (masks[:2], masks[2:])
         x_z, x_r, x_n = jnp.split(projected, 3, axis=-1)
-        recurrent = hidden @ recurrent_kernel[:, : 2 * features]
+        recurrent = gated_matmul(hidden, recurrent_kernel[:, :gates], of_gates)
         h_z, h_r = jnp.split(recurrent, 2, axis=-1)
         z, r = gate(x_z + h_z), gate(x_r + h_r)
-        n = activation(x_n + (r * hidden) @ recurrent_kernel[:, 2 * features :])
+        recurrent = gated_matmul(r * hidden, recurrent_kernel[:, gates:], of_n)
+        n = activation(x_n + recurrent)
         return z * hidden + (1 - z) * n, (z, r, n)
 
     return forward
@@ -155,7 +162,9 @@ def _adjoint_reset_after(forward: Any, slope: Any, recurrent_slope: Any) -> Adjo
         d_z = cotangent * (before - n) * recurrent_slope(z)
         d_r = d_n * h_n * recurrent_slope(r)
         delta = jnp.concatenate([d_z, d_r, d_n], axis=-1)
-        through_matmul = recurrent_delta(delta, r) @ params["recurrent_kernel"].T
+        through_matmul = matmul(
+            recurrent_delta(delta, r), params["recurrent_kernel"].T
+        )
         return cotangent * z + through_matmul, delta
 
     def collect(
@@ -165,10 +174,11 @@ def _adjoint_reset_after(forward: Any, slope: Any, recurrent_slope: Any) -> Adjo
         gradient = kernel_gradient(params["recurrent_kernel"], before, recurrent)
         gradients = {"recurrent_kernel": gradient}
         if "recurrent_bias" in params:
-            gradients["recurrent_bias"] = sum_of_rows(recurrent)
+            bias = params["recurrent_bias"]
+            gradients["recurrent_bias"] = row_gradient(bias, recurrent)
         return gradients, delta
 
-    return Adjoint(forward, backward, collect, faster=False)
+    return Adjoint(forward, backward, collect, faster_from=math.inf)
 
 
 def _adjoint_reset_before(forward: Any, slope: Any, recurrent_slope: Any) -> Adjoint:
@@ -186,11 +196,11 @@ def _adjoint_reset_before(forward: Any, slope: Any, recurrent_slope: Any) -> Adj
         features = z.shape[-1]
         recurrent_kernel = params["recurrent_kernel"]
         d_n = cotangent * (1 - z) * slope(n)
-        d_reset = d_n @ recurrent_kernel[:, 2 * features :].T  # of r * h
+        d_reset = matmul(d_n, recurrent_kernel[:, 2 * features :].T)  # of r * h
         d_z = cotangent * (before - n) * recurrent_slope(z)
         d_r = d_reset * before * recurrent_slope(r)
         d_gates = jnp.concatenate([d_z, d_r], axis=-1)
-        through_matmul = d_gates @ recurrent_kernel[:, : 2 * features].T
+        through_matmul = matmul(d_gates, recurrent_kernel[:, : 2 * features].T)
         d_before = cotangent * z + d_reset * r + through_matmul
         return d_before, jnp.concatenate([d_gates, d_n], axis=-1)
 
@@ -213,7 +223,7 @@ def _adjoint_reset_before(forward: Any, slope: Any, recurrent_slope: Any) -> Adj
         )
         return {"recurrent_kernel": gradient}, delta
 
-    return Adjoint(forward, backward, collect, faster=False)
+    return Adjoint(forward, backward, collect, faster_from=math.inf)
 
 
 gru: Cell = gru_cell()

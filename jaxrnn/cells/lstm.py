@@ -16,8 +16,10 @@ from jaxrnn.cells.base import (
     ParamSpec,
     affine_project,
     fused_specs,
+    glorot_uniform,
     kernel_gradient,
-    zero_hidden,
+    matmul,
+    recurrent_project,
 )
 
 
@@ -37,6 +39,7 @@ def lstm_cell(
     recurrent_activation: Activation = jax.nn.sigmoid,
     use_bias: bool = True,
     unit_forget_bias: bool = True,
+    projection_features: int | None = None,
 ) -> Cell:
     """The LSTM cell of Keras, PyTorch and Flax.
 
@@ -48,12 +51,20 @@ def lstm_cell(
     The gates stand side by side in the order i, f, g, o (Keras and PyTorch; Haiku has
     i, g, f, o). PyTorch adds two biases, whose sum is `bias`.
 
+    With `projection_features` the hidden vector is projected to that width before it
+    is output and handed on, PyTorch's `proj_size`:
+
+        h' = (o * tanh(c')) P
+
+    where P is `projection_kernel` (features, projection_features).
+
     Args:
       activation: of g and of the memory on its way out; Keras' `activation`.
       recurrent_activation: of the gates i, f and o.
       use_bias: False leaves b out.
       unit_forget_bias: the forget gate's bias starts at 1 (Keras' default; 0 in
         PyTorch and Flax).
+      projection_features: width of the projected hidden vector; None = no projection.
 
     Returns:
       A `Cell` whose carry is an `LSTMCarry`; the same object for equal settings.
@@ -66,9 +77,18 @@ def lstm_cell(
       ((5, 3), (5, 3))
 
     Reference: Hochreiter and Schmidhuber, Long short-term memory, 1997; with the
-    forget gate of Gers, Schmidhuber and Cummins, Learning to forget, 2000.
+    forget gate of Gers, Schmidhuber and Cummins, Learning to forget, 2000; the
+    projection is that of Sak, Senior and Beaufays, Long short-term memory based
+    recurrent neural network architectures for large vocabulary speech recognition,
+    2014.
     """
-    return _build(activation, recurrent_activation, use_bias, unit_forget_bias)
+    return _build(
+        activation,
+        recurrent_activation,
+        use_bias,
+        unit_forget_bias,
+        projection_features,
+    )
 
 
 @functools.lru_cache(maxsize=256)
@@ -77,32 +97,53 @@ def _build(
     recurrent_activation: Activation,
     use_bias: bool,
     unit_forget_bias: bool,
+    projection_features: int | None,
 ) -> Cell:
     def param_specs(in_features: int, features: int) -> dict[str, ParamSpec]:
         specs = fused_specs(4, in_features, features, ("bias",) if use_bias else ())
         if use_bias and unit_forget_bias:
             specs["bias"] = specs["bias"]._replace(init=_forget_bias)
+        if projection_features is not None:
+            recurrent = specs["recurrent_kernel"]
+            specs["recurrent_kernel"] = recurrent._replace(
+                shape=(projection_features, 4 * features)
+            )
+            specs["projection_kernel"] = ParamSpec(
+                (features, projection_features), glorot_uniform
+            )
         return specs
 
     def initial_carry(params: Params, batch_shape: tuple[int, ...]) -> LSTMCarry:
-        zero = zero_hidden(params, batch_shape)
-        return LSTMCarry(hidden=zero, memory=zero)
-
-    def gates(params: Params, hidden: Array, projected: Array) -> tuple[Array, ...]:
-        preactivations = projected + hidden @ params["recurrent_kernel"]
-        i, f, g, o = jnp.split(preactivations, 4, axis=-1)
-        i, f, o = map(recurrent_activation, (i, f, o))
-        return i, f, activation(g), o
+        recurrent_kernel = params["recurrent_kernel"]
+        hidden_features, gates_features = recurrent_kernel.shape
+        return LSTMCarry(
+            jnp.zeros((*batch_shape, hidden_features), recurrent_kernel.dtype),
+            jnp.zeros((*batch_shape, gates_features // 4), recurrent_kernel.dtype),
+        )
 
     def forward(
         params: Params, carry: LSTMCarry, projected: Array
     ) -> tuple[LSTMCarry, tuple[Array, ...]]:
-        i, f, g, o = gates(params, carry.hidden, projected)
+        preactivations = projected + recurrent_project(params, carry.hidden)
+        i, f, g, o = jnp.split(preactivations, 4, axis=-1)
+        i, f, o = map(recurrent_activation, (i, f, o))
+        g = activation(g)
         memory = f * carry.memory + i * g
         return LSTMCarry(o * activation(memory), memory), (i, f, g, o)
 
     def step(params: Params, carry: LSTMCarry, projected: Array) -> LSTMCarry:
-        return forward(params, carry, projected)[0]
+        carry, _ = forward(params, carry, projected)
+        if projection_features is None:
+            return carry
+        return carry._replace(
+            hidden=matmul(carry.hidden, params["projection_kernel"])
+        )
+
+    slope = slope_from_output(activation)
+    recurrent_slope = slope_from_output(recurrent_activation)
+    adjoint = None
+    if slope and recurrent_slope and projection_features is None:
+        adjoint = _adjoint(forward, activation, slope, recurrent_slope)
 
     return Cell(
         name="lstm",
@@ -111,12 +152,7 @@ def _build(
         project=affine_project,
         step=step,
         output=_output,
-        adjoint=_adjoint(
-            forward,
-            activation,
-            slope_from_output(activation),
-            slope_from_output(recurrent_activation),
-        ),
+        adjoint=adjoint,
     )
 
 
@@ -133,12 +169,10 @@ def _forget_bias(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
 def _adjoint(
     forward: Any,
     activation: Activation,
-    slope: Activation | None,
-    recurrent_slope: Activation | None,
-) -> Adjoint | None:
+    slope: Activation,
+    recurrent_slope: Activation,
+) -> Adjoint:
     """delta_t is the cotangent of the four gates before their activations."""
-    if slope is None or recurrent_slope is None:
-        return None
 
     def backward(
         params: Params,
@@ -160,7 +194,8 @@ def _adjoint(
             ],
             axis=-1,
         )
-        return LSTMCarry(delta @ params["recurrent_kernel"].T, d_memory * f), delta
+        d_hidden = matmul(delta, params["recurrent_kernel"].T)
+        return LSTMCarry(d_hidden, d_memory * f), delta
 
     def collect(
         params: Params, before: LSTMCarry, saved: tuple[Array, ...], delta: Array
@@ -169,7 +204,7 @@ def _adjoint(
         gradient = kernel_gradient(params["recurrent_kernel"], before.hidden, delta)
         return {"recurrent_kernel": gradient}, delta
 
-    return Adjoint(forward, backward, collect, faster=False)
+    return Adjoint(forward, backward, collect, faster_from=1e6)
 
 
 lstm: Cell = lstm_cell()

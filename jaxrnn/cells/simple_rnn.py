@@ -16,6 +16,8 @@ from jaxrnn.cells.base import (
     affine_project,
     fused_specs,
     kernel_gradient,
+    matmul,
+    recurrent_project,
     zero_hidden,
 )
 
@@ -58,7 +60,7 @@ def _build(activation: Activation, use_bias: bool) -> Cell:
         return fused_specs(1, in_features, features, ("bias",) if use_bias else ())
 
     def step(params: Params, hidden: Array, projected: Array) -> Array:
-        return activation(projected + hidden @ params["recurrent_kernel"])
+        return activation(projected + recurrent_project(params, hidden))
 
     return Cell(
         name="simple_rnn",
@@ -88,7 +90,7 @@ def _adjoint(step: Any, slope: Activation | None) -> Adjoint | None:
     ) -> tuple[Array, Array]:
         del before, saved
         delta = cotangent * slope(after)
-        return delta @ params["recurrent_kernel"].T, delta
+        return matmul(delta, params["recurrent_kernel"].T), delta
 
     def collect(
         params: Params, before: Array, saved: None, delta: Array
@@ -97,7 +99,7 @@ def _adjoint(step: Any, slope: Activation | None) -> Adjoint | None:
         gradient = kernel_gradient(params["recurrent_kernel"], before, delta)
         return {"recurrent_kernel": gradient}, delta
 
-    return Adjoint(forward, backward, collect, faster=True)
+    return Adjoint(forward, backward, collect, faster_from=0)
 
 
 simple_rnn: Cell = simple_rnn_cell()

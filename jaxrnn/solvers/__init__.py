@@ -1,5 +1,6 @@
 """How the steps of a cell become a sequence, one algorithm per file."""
 
 from jaxrnn.solvers.base import Solver as Solver
+from jaxrnn.solvers.checkpointed import Checkpointed as Checkpointed
 from jaxrnn.solvers.hoisted import HoistedScan as HoistedScan
 from jaxrnn.solvers.scan import Scan as Scan

@@ -1,11 +1,11 @@
-"""What is a solver, and what does a mask mean to it?"""
+"""What is a solver, and what do a mask and a reset mean to it?"""
 
 from collections.abc import Hashable
 from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool
 
 from jaxrnn.cells.base import Carry, Cell, Params
 
@@ -22,9 +22,12 @@ class Solver(Hashable, Protocol):
       cell: the cell to run.
       params: the cell's parameters.
       carry: the carry before the first step, leaves (*batch, features).
-      inputs: (time, *batch, in_features).
+      inputs: (time, *batch, in_features), or a pytree of such where `cell.noise` made
+        one.
       mask: (time, *batch), True = valid, or None where every step is. A masked step
         hands the carry on as it is, see `hold`.
+      resets: (time, *batch), True = the carry restarts from `cell.initial_carry`
+        before the step, masked or not; None where it never does.
 
     Returns:
       The carry after the last step, and the carries after every step (the same pytree
@@ -36,8 +39,9 @@ class Solver(Hashable, Protocol):
         cell: Cell,
         params: Params,
         carry: Carry,
-        inputs: Float[Array, "time *batch in_features"],
+        inputs: Any,
         mask: Bool[Array, "time *batch"] | None,
+        resets: Bool[Array, "time *batch"] | None,
     ) -> tuple[Carry, Carry]: ...
 
 
@@ -61,3 +65,15 @@ def hold(mask: Bool[Array, "*batch"] | None, new: Any, old: Any) -> Any:
         return jnp.where(per_row, new, old)
 
     return jax.tree.map(select, new, old)
+
+
+def restart(resets: Bool[Array, "*batch"] | None, start: Carry, carry: Carry) -> Carry:
+    """Takes `start` where the carry restarts; None = nowhere."""
+    return carry if resets is None else hold(resets, start, carry)
+
+
+def start_of(cell: Cell, params: Params, carry: Carry, inputs: Any) -> Carry:
+    """The cell's own initial carry, in the dtypes of `carry`."""
+    batch_shape = jax.tree.leaves(inputs)[0].shape[1:-1]
+    start = cell.initial_carry(params, batch_shape)
+    return jax.tree.map(lambda x, like: x.astype(like.dtype), start, carry)

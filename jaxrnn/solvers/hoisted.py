@@ -2,14 +2,16 @@
 
 import dataclasses
 import functools
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.custom_derivatives import SymbolicZero
 
 from jaxrnn.cells.base import Adjoint, Carry, Cell, Params
-from jaxrnn.solvers.base import hold
+from jaxrnn.solvers.base import hold, restart, start_of
 from jaxrnn.solvers.scan import Scan, choose_projection
 
 
@@ -20,14 +22,16 @@ class HoistedScan:
 
     `jax.grad` of a plain scan adds up the gradient of the recurrent kernel inside the
     backward loop, one small matmul a step. Here the loop stores what each step
-    contributes and one matmul over all steps and rows follows it:
+    contributes, and one matmul over the rows of some steps follows it:
 
         dL/dU = sum_t h_{t-1}^T delta_t
 
     The backward step is the cell's hand-written `Adjoint`. It is the faster way for
-    `simple_rnn`; for `gru` and `lstm` `Scan` is as fast or faster on a CPU. A cell
-    without an adjoint gets JAX's own derivative of `step` under the same scheme, which
-    keeps no more than the carries and computes each step a second time.
+    `simple_rnn`; for `gru`, and for an `lstm` that is not large, `Scan` is as fast or
+    faster on a CPU. It takes about half the memory: little more than what the cell
+    saves, which for `simple_rnn` is the carries. A cell without an adjoint gets JAX's
+    own derivative of `step` under the same scheme, which keeps no more than carries
+    and projected inputs and computes each step a second time.
 
     Reverse mode, also of the gradient itself, `jit` and `vmap` work. Forward mode does
     not: `jax.jvp`, `jax.jacfwd` and `jax.hessian` raise JAX's TypeError about a
@@ -36,6 +40,9 @@ class HoistedScan:
     Attributes:
       unroll: loop iterations per compiled iteration.
       project_first: as in `Scan`.
+      chunk: the gradient of the parameters is taken from about as many steps at once
+        (a divisor of the time that is near), so that what the backward loop stores is
+        small beside the carries; None takes all steps at once.
 
     Example:
       >>> params = init_params(simple_rnn, jax.random.key(0), 2, 3)
@@ -49,11 +56,19 @@ class HoistedScan:
 
     unroll: int = 1
     project_first: bool = False
+    chunk: int | None = 8
 
     def __call__(
-        self, cell: Cell, params: Params, carry: Carry, inputs: Any, mask: Any
+        self,
+        cell: Cell,
+        params: Params,
+        carry: Carry,
+        inputs: Any,
+        mask: Any,
+        resets: Any,
     ) -> tuple[Carry, Carry]:
-        return _run(cell, self, params, carry, inputs, mask)
+        start = start_of(cell, params, carry, inputs)
+        return _run(cell, self, params, carry, start, inputs, mask, resets)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -62,69 +77,156 @@ def _run(
     solver: HoistedScan,
     params: Params,
     carry: Carry,
+    start: Carry,
     inputs: Any,
     mask: Any,
+    resets: Any,
 ) -> tuple[Carry, Carry]:
+    del start  # Scan makes its own; this one is there to have a gradient
     scan = Scan(solver.unroll, solver.project_first)
-    return scan(cell, params, carry, inputs, mask)
+    return scan(cell, params, carry, inputs, mask, resets)
 
 
-def _forward(
-    cell: Cell,
-    solver: HoistedScan,
-    params: Params,
-    carry: Carry,
-    inputs: Any,
-    mask: Any,
-) -> tuple[tuple[Carry, Carry], Any]:
+def _forward(cell: Cell, solver: HoistedScan, *arguments: Any) -> Any:
+    params, carry, start, inputs, mask, resets = jax.tree.map(
+        lambda primal: primal.value, arguments
+    )
     adjoint = cell.adjoint or derived_adjoint(cell)
     project, xs = choose_projection(cell, solver.project_first, params, inputs)
 
     def body(carry: Carry, step_inputs: Any) -> tuple[Carry, Any]:
-        inputs, valid = step_inputs
+        inputs, valid, reset = step_inputs
+        carry = restart(reset, start, carry)
         new, saved = adjoint.forward(params, carry, project(params, inputs))
         carry = hold(valid, new, carry)
         return carry, (carry, saved)
 
-    last, (carries, saved) = jax.lax.scan(body, carry, (xs, mask), unroll=solver.unroll)
-    return (last, carries), (params, carry, inputs, mask, carries, saved)
+    last, (carries, saved) = jax.lax.scan(
+        body, carry, (xs, mask, resets), unroll=solver.unroll
+    )
+    steps = (inputs, mask, resets, carries, saved)
+    return (last, carries), (params, carry, start, steps)
 
 
 def _backward(cell: Cell, solver: HoistedScan, residuals: Any, cotangents: Any) -> Any:
+    """Chunk by chunk from the last to the first; the gradients add up."""
+    params, first, start, steps = residuals
+    *_, carries, _ = steps
+    last, direct = jax.tree.map(_known, cotangents)
+    cotangent = jax.tree.map(
+        lambda x, known: jnp.zeros_like(x) if known is None else known, first, last
+    )
+    of_start = None if steps[2] is None else jax.tree.map(jnp.zeros_like, start)
+    backward = functools.partial(_chunk_backward, cell, solver.unroll, params, start)
+
+    time = jax.tree.leaves(carries)[0].shape[0]
+    size = chunk_size(time, solver.chunk)
+    if size == time:
+        (cotangent, of_start), gradients, of_inputs = backward(
+            (cotangent, of_start), first, (steps, direct)
+        )
+        return gradients, cotangent, of_start, of_inputs, None, None
+    rest = time % size  # the first steps, where the size does not divide the time
+
+    def body(carried: Any, chunk: Any) -> tuple[Any, Any]:
+        cotangents, total = carried
+        cotangents, gradients, of_inputs = backward(cotangents, *chunk)
+        return (cotangents, jax.tree.map(jnp.add, total, gradients)), of_inputs
+
+    def before_chunks(first: Array, carries: Array) -> Array:
+        head = carries[rest - 1 : rest] if rest else first[None]
+        return jnp.concatenate([head, carries[rest + size - 1 : time - 1 : size]])
+
+    chunks = jax.tree.map(
+        lambda x: x[rest:].reshape(-1, size, *x.shape[1:]), (steps, direct)
+    )
+    befores = jax.tree.map(before_chunks, first, carries)
+    carried = ((cotangent, of_start), jax.tree.map(jnp.zeros_like, params))
+    carried, of_inputs = jax.lax.scan(body, carried, (befores, chunks), reverse=True)
+    of_inputs = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), of_inputs)
+    if rest:
+        head = jax.tree.map(lambda x: x[:rest], (steps, direct))
+        carried, of_head = body(carried, (first, head))
+        of_inputs = jax.tree.map(lambda *x: jnp.concatenate(x), of_head, of_inputs)
+    (cotangent, of_start), gradients = carried
+    return gradients, cotangent, of_start, of_inputs, None, None
+
+
+_run.defvjp(_forward, _backward, symbolic_zeros=True)
+
+
+def chunk_size(time: int, near: int | None) -> int:
+    """A divisor of `time` between half and twice `near`, or else `near` itself.
+
+    Example:
+      >>> [chunk_size(time, 8) for time in (500, 100, 30, 7, 101)]
+      [10, 10, 6, 7, 8]
+    """
+    if near is None or time <= near:
+        return time
+    divisors = (n for n in range(-(-near // 2), 2 * near + 1) if time % n == 0)
+    return min(divisors, key=lambda n: abs(n - near), default=near)
+
+
+def _known(cotangent: Any) -> Any:
+    return None if isinstance(cotangent, SymbolicZero) else cotangent
+
+
+def _chunk_backward(
+    cell: Cell,
+    unroll: int,
+    params: Params,
+    start: Carry,
+    cotangents: tuple[Carry, Carry | None],
+    first: Carry,
+    chunk: Any,
+) -> tuple[tuple[Carry, Carry | None], Params, Any]:
+    """One chunk: cotangents of the carry before it and of `start`, and gradients."""
+    (inputs, mask, resets, carries, saved), direct = chunk
     adjoint = cell.adjoint or derived_adjoint(cell)
-    params, first, inputs, mask, carries, saved = residuals
-    cotangent_last, cotangent_carries = cotangents
     before = jax.tree.map(_shift, first, carries)
+    before = restart(resets, jax.tree.map(lambda x: x[None], start), before)
     zero = jax.tree.map(jnp.zeros_like, first)
 
-    def body(cotangent: Carry, step_inputs: Any) -> tuple[Carry, Any]:
-        before, after, saved, valid, direct = step_inputs
-        cotangent = jax.tree.map(jnp.add, cotangent, direct)
+    def body(cotangents: Any, step: Any) -> tuple[Any, Any]:
+        cotangent, of_start = cotangents
+        before, after, saved, valid, reset, direct = step
+        cotangent = jax.tree.map(_plus, cotangent, direct)
         stepped = hold(valid, cotangent, zero)  # the part that went through `step`
         passed, delta = adjoint.backward(params, before, after, saved, stepped)
         if valid is not None:
             held = hold(valid, zero, cotangent)
             passed = jax.tree.map(jnp.add, passed, held)
-        return passed, delta
+        if reset is not None:
+            restarted = hold(reset, passed, zero)
+            of_start = jax.tree.map(jnp.add, of_start, restarted)
+            passed = hold(reset, zero, passed)
+        return (passed, of_start), delta
 
-    steps = (before, carries, saved, mask, cotangent_carries)
-    cotangent_first, delta = jax.lax.scan(
-        body, cotangent_last, steps, reverse=True, unroll=solver.unroll
+    xs = (before, carries, saved, mask, resets, direct)
+    cotangents, delta = jax.lax.scan(
+        body, cotangents, xs, reverse=True, unroll=unroll
     )
-    from_steps, cotangent_projected = adjoint.collect(params, before, saved, delta)
+    from_steps, of_projected = adjoint.collect(params, before, saved, delta)
     _, pullback = jax.vjp(cell.project, params, inputs)
-    gradients, cotangent_inputs = pullback(cotangent_projected)
+    gradients, of_inputs = pullback(of_projected)
     for name, gradient in from_steps.items():
         gradients[name] = gradients[name] + gradient
-    return gradients, cotangent_first, cotangent_inputs, None
-
-
-_run.defvjp(_forward, _backward)
+    return cotangents, gradients, jax.tree.map(_floating, inputs, of_inputs)
 
 
 def _shift(first: Array, carries: Array) -> Array:
     """The carry before each step, from the one before the first and those after."""
-    return jnp.concatenate([first[None], carries[:-1]])
+    return jnp.concatenate([first[None], carries])[:-1]
+
+
+def _plus(cotangent: Array, direct: Array | None) -> Array:
+    return cotangent if direct is None else cotangent + direct
+
+
+def _floating(x: Array, cotangent: Any) -> Any:
+    """None for the cotangent of booleans, which no loop can carry."""
+    return cotangent if jnp.issubdtype(x.dtype, jnp.floating) else None
 
 
 def derived_adjoint(cell: Cell) -> Adjoint:
@@ -154,4 +256,4 @@ def derived_adjoint(cell: Cell) -> Adjoint:
         _, pullback = jax.vjp(all_steps, dict(params), saved)
         return pullback(delta)
 
-    return Adjoint(forward, backward, collect, faster=False)
+    return Adjoint(forward, backward, collect, faster_from=math.inf)

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from jaxrnn.cells.base import Carry, Cell, Params
-from jaxrnn.solvers.base import hold
+from jaxrnn.solvers.base import hold, restart, start_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,17 +37,25 @@ class Scan:
     project_first: bool = False
 
     def __call__(
-        self, cell: Cell, params: Params, carry: Carry, inputs: Any, mask: Any
+        self,
+        cell: Cell,
+        params: Params,
+        carry: Carry,
+        inputs: Any,
+        mask: Any,
+        resets: Any,
     ) -> tuple[Carry, Carry]:
+        start = start_of(cell, params, carry, inputs)
         project, inputs = choose_projection(cell, self.project_first, params, inputs)
 
         def body(carry: Carry, step_inputs: Any) -> tuple[Carry, Carry]:
-            inputs, valid = step_inputs
+            inputs, valid, reset = step_inputs
+            carry = restart(reset, start, carry)
             new = cell.step(params, carry, project(params, inputs))
             carry = hold(valid, new, carry)
             return carry, carry
 
-        return jax.lax.scan(body, carry, (inputs, mask), unroll=self.unroll)
+        return jax.lax.scan(body, carry, (inputs, mask, resets), unroll=self.unroll)
 
 
 def choose_projection(

@@ -1,0 +1,202 @@
+"""What is random in a cell while it trains: dropout and zoneout."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PRNGKeyArray, PyTree
+
+from jaxrnn.cells.base import Carry, Cell, Params
+
+
+def dropout_cell(
+    cell: Cell, rate: float = 0.0, *, recurrent_rate: float = 0.0
+) -> Cell:
+    """`cell` with Keras' dropout of its inputs and of its recurrent connections.
+
+        project(x * m / (1 - rate)),    U sees h * k / (1 - recurrent_rate)
+
+    The masks m (*batch, in_features) and k (*batch, features) of zeros and ones are
+    drawn once for all time steps, before the loop, where `rnn` is given a `key`;
+    without a key nothing is dropped. As in Keras every gate has a mask k of its own,
+    and with `recurrent_rate` above 0 a mask m of its own too. What a gate adds to its
+    carry is not dropped (the z * h of a GRU).
+
+    Keras has this for SimpleRNN, GRU and LSTM; PyTorch's `dropout` is the one between
+    layers, see `Stacked`.
+
+    Args:
+      cell: of this library, or one that multiplies by way of `gated_matmul`.
+      rate: share of the inputs that is dropped, in [0, 1).
+      recurrent_rate: share of the hidden vector that the matmul does not see.
+
+    Returns:
+      A `Cell` with the parameters of `cell`; the same object for equal settings. It
+      has no hand-written adjoint.
+
+    Raises:
+      ValueError: a rate outside [0, 1).
+
+    Example:
+      >>> cell = dropout_cell(gru, 0.1, recurrent_rate=0.2)
+      >>> params = init_params(cell, jax.random.key(0), in_features=2, features=3)
+      >>> inputs = jnp.ones((7, 5, 2))
+      >>> _, trained = rnn(cell, params, inputs, key=jax.random.key(1))
+      >>> _, served = rnn(cell, params, inputs)
+      >>> jnp.array_equal(served, rnn(gru, params, inputs)[1]).item()
+      True
+
+    Reference: Gal and Ghahramani, A theoretically grounded application of dropout in
+    recurrent neural networks, 2016.
+    """
+    check_rate("rate", rate)
+    check_rate("recurrent_rate", recurrent_rate)
+    return _dropout(cell, rate, recurrent_rate)
+
+
+def check_rate(name: str, rate: float) -> None:
+    """Raises a ValueError where a rate is not in [0, 1)."""
+    if not 0 <= rate < 1:
+        raise ValueError(f"{name} must lie in [0, 1), got {rate}.")
+
+
+def dropout_mask(
+    key: PRNGKeyArray, rate: float, shape: tuple[int, ...], dtype: Any
+) -> Array:
+    """Zeros with probability `rate`, else 1 / (1 - rate)."""
+    return jax.random.bernoulli(key, 1 - rate, shape).astype(dtype) / (1 - rate)
+
+
+@functools.lru_cache(maxsize=256)
+def _dropout(cell: Cell, rate: float, recurrent_rate: float) -> Cell:
+    def noise(key: PRNGKeyArray, params: Params, inputs: Any) -> tuple[Params, Any]:
+        batch_shape, in_features = inputs.shape[1:-1], inputs.shape[-1]
+        carry = jax.eval_shape(lambda p: _start(cell, p, inputs), params)
+        hidden = jax.eval_shape(cell.output, carry)
+        gates = params["kernel"].shape[-1] // jax.tree.leaves(carry)[-1].shape[-1]
+        key, recurrent_key, inner_key = jax.random.split(key, 3)
+        masks = {}
+        if rate:
+            shape = (gates if recurrent_rate else 1, *batch_shape, in_features)
+            masks["dropout"] = dropout_mask(key, rate, shape, inputs.dtype)
+        if recurrent_rate:
+            shape = (gates, *batch_shape, hidden.shape[-1])
+            masks["recurrent_dropout"] = dropout_mask(
+                recurrent_key, recurrent_rate, shape, inputs.dtype
+            )
+        return _before(cell, inner_key, {**params, **masks}, inputs)
+
+    return cell._replace(name=f"{cell.name} with dropout", adjoint=None, noise=noise)
+
+
+class Zoned(NamedTuple):
+    """The inputs of a cell with zoneout while it trains.
+
+    Attributes:
+      inputs: what the cell itself takes.
+      keep: a carry of booleans with a leading time axis: which units keep their value.
+    """
+
+    inputs: Any
+    keep: PyTree
+
+
+def zoneout_cell(cell: Cell, rate: Any) -> Cell:
+    """`cell` with zoneout: at every step some units keep their value.
+
+        carry_t = k_t * carry_{t-1} + (1 - k_t) * step(carry_{t-1})
+
+    While training, which is where `rnn` is given a `key`, k_t is 1 with probability
+    `rate`, for each unit and step by itself, drawn for all steps before the loop.
+    Without a key k_t is `rate`, its mean.
+
+    Args:
+      cell: any cell.
+      rate: in [0, 1), one for the whole carry, or a carry of rates such as
+        `LSTMCarry(hidden=0.05, memory=0.5)`.
+
+    Returns:
+      A `Cell` with the parameters of `cell`; the same object for equal settings. It
+      has no hand-written adjoint.
+
+    Raises:
+      ValueError: a rate outside [0, 1), or rates that do not fit the carry.
+
+    Example:
+      >>> cell = zoneout_cell(lstm, LSTMCarry(hidden=0.05, memory=0.5))
+      >>> params = init_params(cell, jax.random.key(0), in_features=2, features=3)
+      >>> carry, _ = rnn(cell, params, jnp.ones((7, 5, 2)), key=jax.random.key(1))
+      >>> carry.memory.shape
+      (5, 3)
+
+    Reference: Krueger et al., Zoneout: regularizing RNNs by randomly preserving hidden
+    activations, 2017.
+    """
+    for one in jax.tree.leaves(rate):
+        check_rate("rate", one)
+    return _zoneout(cell, rate)
+
+
+@functools.lru_cache(maxsize=256)
+def _zoneout(cell: Cell, rate: Any) -> Cell:
+    def rates(carry: Carry) -> Any:
+        if jax.tree.structure(rate) == jax.tree.structure(carry):
+            return rate
+        if isinstance(rate, float | int):
+            return jax.tree.map(lambda leaf: rate, carry)
+        raise ValueError(
+            f"the rates of zoneout must be one number or have the structure of the "
+            f"carry of {cell.name}, {jax.tree.structure(carry)}, got {rate}."
+        )
+
+    def noise(key: PRNGKeyArray, params: Params, inputs: Any) -> tuple[Params, Any]:
+        key, inner_key = jax.random.split(key)
+        carry = jax.eval_shape(lambda p: _start(cell, p, inputs), params)
+        leaves, structure = jax.tree.flatten(carry)
+        keep = [
+            jax.random.bernoulli(key, rate, (inputs.shape[0], *leaf.shape))
+            for key, rate, leaf in zip(
+                jax.random.split(key, len(leaves)),
+                jax.tree.leaves(rates(carry)),
+                leaves,
+                strict=True,
+            )
+        ]
+        params, inputs = _before(cell, inner_key, params, inputs)
+        return params, Zoned(inputs, jax.tree.unflatten(structure, keep))
+
+    def project(params: Params, inputs: Any) -> Any:
+        if isinstance(inputs, Zoned):
+            return inputs._replace(inputs=cell.project(params, inputs.inputs))
+        return cell.project(params, inputs)
+
+    def step(params: Params, carry: Carry, projected: Any) -> Carry:
+        if isinstance(projected, Zoned):
+            new = cell.step(params, carry, projected.inputs)
+            return jax.tree.map(jnp.where, projected.keep, carry, new)
+        new = cell.step(params, carry, projected)
+        return jax.tree.map(
+            lambda k, old, new: k * old + (1 - k) * new, rates(carry), carry, new
+        )
+
+    return cell._replace(
+        name=f"{cell.name} with zoneout",
+        project=project,
+        step=step,
+        adjoint=None,
+        noise=noise,
+    )
+
+
+def _start(cell: Cell, params: Params, inputs: Array) -> Carry:
+    return cell.initial_carry(params, inputs.shape[1:-1])
+
+
+def _before(
+    cell: Cell, key: PRNGKeyArray, params: Params, inputs: Any
+) -> tuple[Params, Any]:
+    """What the wrapped cell draws by itself."""
+    if cell.noise is None:
+        return params, inputs
+    return cell.noise(key, params, inputs)
