@@ -42,6 +42,12 @@ from jaxrnn.modules import Embed as Embed
 from jaxrnn.modules import SimpleRNN as SimpleRNN
 from jaxrnn.modules import GRU as GRU
 from jaxrnn.modules import LSTM as LSTM
+from jaxrnn.modules import Recurrent as Recurrent
+from jaxrnn.modules import Bidirectional as Bidirectional
+from jaxrnn.modules import Stacked as Stacked
+from jaxrnn.modules import TimeDistributed as TimeDistributed
+from jaxrnn.layers import concatenate as concatenate
+from jaxrnn.flax_rnn import RNN as RNN
 from jaxrnn.models import TextClassifier as TextClassifier
 from jaxrnn.models import FlattenClassifier as FlattenClassifier
 from jaxrnn.models import Forecaster as Forecaster
@@ -52,8 +58,13 @@ from jaxrnn import data as data
 # How parameters learn.
 from jaxrnn.losses import binary_cross_entropy as binary_cross_entropy
 from jaxrnn.losses import binary_accuracy as binary_accuracy
+from jaxrnn.losses import class_weights as class_weights
+from jaxrnn import regularizers as regularizers
+from jaxrnn import constraints as constraints
 from jaxrnn.optimizers import rmsprop as rmsprop
 from jaxrnn.optimizers import adam as adam
+from jaxrnn.optimizers import clip_by_norm as clip_by_norm
+from jaxrnn.optimizers import adjustable as adjustable
 from jaxrnn import metrics as metrics
 from jaxrnn.metrics import Mean as Mean
 from jaxrnn.train import TrainState as TrainState
@@ -64,8 +75,10 @@ from jaxrnn.train import train_batches as train_batches
 from jaxrnn.train import evaluate as evaluate
 from jaxrnn.train import predict as predict
 from jaxrnn.train import one_by_one as one_by_one
-from jaxrnn.fitting import EarlyStopping as EarlyStopping
+from jaxrnn.plateaus import EarlyStopping as EarlyStopping
+from jaxrnn.plateaus import ReduceOnPlateau as ReduceOnPlateau
 from jaxrnn.fitting import fit as fit
 
 # How results reach a reader.
+from jaxrnn import logs as logs
 from jaxrnn import report as report

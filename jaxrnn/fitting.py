@@ -1,10 +1,8 @@
 """How does a model train for many epochs? The loop most experiments would write."""
 
-import collections
-import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,73 +12,35 @@ from jaxtyping import Array, Float, Key
 
 from jaxrnn import metrics
 from jaxrnn.data.batches import Batch, Dataset, check_dataset
-from jaxrnn.solvers.base import hold
+from jaxrnn.plateaus import Best, EarlyStopping, History
 from jaxrnn.train import LossFn, Over, TrainState, evaluate, train_batches, train_epoch
 
+LearningRate = Callable[[int, Any, History], Any]  # (epoch, rate, history) -> rate
 OnEpoch = Callable[[int, Mapping[str, Any]], None]
 
 
-@dataclasses.dataclass(frozen=True)
-class EarlyStopping:
-    """Stops when a value has not improved for `patience` epochs, and goes back.
-
-    `fit` then returns the state of the best epoch (Keras' EarlyStopping with
-    `restore_best_weights=True`). With several models each stops for itself: its best
-    state is kept, and the epochs that the others still need do not change it.
-
-    Attributes:
-      monitor: a name in the history.
-      patience: epochs without improvement to wait for.
-      min_delta: smallest change that counts as one.
-      higher_is_better: for an accuracy, say.
-
-    Raises:
-      ValueError: patience below 1.
-
-    Example:
-      >>> EarlyStopping("val_accuracy", patience=2, higher_is_better=True).min_delta
-      0.0
-    """
-
-    monitor: str = "val_loss"
-    patience: int = 1
-    min_delta: float = 0.0
-    higher_is_better: bool = False
-
-    def __post_init__(self) -> None:
-        if self.patience < 1:
-            raise ValueError(f"patience must be at least 1, got {self.patience}.")
-
-
-class _Best(NamedTuple):
-    """The best state so far, and how long ago that was; one entry per model."""
-
-    state: TrainState
-    value: np.ndarray
-    epochs_since: np.ndarray
-
-    @classmethod
-    def start(cls, state: TrainState) -> "_Best":
-        models = state.step.shape
-        return cls(state, np.full(models, np.inf), np.zeros(models, int))
-
-    def after(
-        self, state: TrainState, record: Mapping[str, Any], rule: EarlyStopping
-    ) -> "_Best":
-        if rule.monitor not in record:
-            raise ValueError(
-                f"early_stopping.monitor must be one of {sorted(record)}, got "
-                f"{rule.monitor!r}; the val_ names need validation=..."
-            )
-        sign = -1 if rule.higher_is_better else 1
-        value = sign * np.asarray(record[rule.monitor])
-        running = self.epochs_since < rule.patience
-        improved = running & (value < self.value - rule.min_delta)
-        return _Best(
-            hold(jnp.asarray(improved), state, self.state),
-            np.where(improved, value, self.value),
-            np.where(improved, 0, self.epochs_since + 1),
+def _rate_array(state: TrainState) -> Array:
+    rate = optax.tree.get(state.opt_state, "learning_rate")
+    if rate is None:
+        raise ValueError(
+            "learning_rate needs an optimizer whose rate stands in its state, found "
+            "none; make it by jaxrnn.adjustable(jaxrnn.adam, 0.001), say, for "
+            "init_state and fit."
         )
+    return rate
+
+
+def _rate(state: TrainState) -> Any:
+    """A number, or one per model."""
+    return np.asarray(_rate_array(state), np.float64)[()]
+
+
+def _with_rate(state: TrainState, rate: Any) -> TrainState:
+    """The same shape and dtype as before: nothing compiles again."""
+    old = _rate_array(state)
+    new = jnp.broadcast_to(jnp.asarray(rate, old.dtype), old.shape)
+    opt_state = optax.tree.set(state.opt_state, learning_rate=new)
+    return state._replace(opt_state=opt_state)
 
 
 @functools.partial(jax.jit, static_argnames=("examples", "shuffle", "over"))
@@ -113,9 +73,10 @@ def fit(
     batch_size: int = 32,
     validation: Dataset | None = None,
     shuffle: bool = True,
+    learning_rate: LearningRate | None = None,
     early_stopping: EarlyStopping | None = None,
     over: Over | None = None,
-    on_epoch: OnEpoch | None = None,
+    on_epoch: OnEpoch | tuple[OnEpoch, ...] = (),
 ) -> tuple[TrainState, dict[str, Float[np.ndarray, "epochs *models"]]]:
     """Trains for some epochs: the loop that most experiments would write.
 
@@ -127,27 +88,36 @@ def fit(
       dataset: in memory, to be shuffled on the device; or a function that takes the
         epoch and returns batches from the host (then `batch_size` and `shuffle` are
         the function's business).
-      loss_fn: `(params, batch) -> (loss, {name: Mean})`.
+      loss_fn: `(params, batch) -> (loss, {name: Mean})`; `jaxrnn.regularizers.penalty`
+        and `jaxrnn.class_weights` show how it gives Keras' loss with penalties and
+        weights.
       optimizer: an Optax transformation, the one the state was made with.
       key: decides the order of the examples; with `over` one key per model.
       epochs: passes over the dataset.
       batch_size: rows per update.
       validation: evaluated after every epoch, under names that begin with `val_`.
       shuffle: False keeps the order of the dataset.
+      learning_rate: `(epoch, rate, history) -> rate`, called before every epoch with
+        the rate so far and `{name: values by epoch}`: a `ReduceOnPlateau`, or, as
+        Keras' LearningRateScheduler, `lambda epoch, rate, history: 0.9 * rate`. It
+        needs an `adjustable` optimizer. A schedule that counts updates is Optax's, and
+        goes to the optimizer.
       early_stopping: when to stop before `epochs`, and to return the best state.
       over: trains several models: `jax.vmap` or `one_by_one`; then `state` has a
         leading axis of models.
       on_epoch: `(epoch, record) -> None` after every epoch, such as
-        `jaxrnn.report.print_epoch`.
+        `jaxrnn.report.print_epoch`, or several as a tuple (see `jaxrnn.logs`).
 
     Returns:
       The last state (or the best), and the history `{name: values by epoch}` with
-      Keras' keys: loss, accuracy, val_loss, val_accuracy.
+      Keras' keys: loss, accuracy, val_loss, val_accuracy; and learning_rate, that of
+      the epoch, where the argument is given.
 
     Raises:
       TypeError: a key that is not from `jax.random.key`.
       ValueError: an empty dataset, arrays of different lengths, epochs or batch_size
-        below 1, keys that do not fit the models, a monitor that is not in the history.
+        below 1, keys that do not fit the models, a monitor that is not in the history,
+        `learning_rate` for an optimizer that is not adjustable.
 
     Example:
       >>> def loss_fn(params, batch):
@@ -194,21 +164,25 @@ def fit(
             return train_batches(state, batches, loss_fn=loss_fn, optimizer=optimizer)
 
     validation = jax.device_put(validation)
-    best = _Best.start(state)
+    best = Best.start(state)
     state = jax.tree.map(jnp.copy, state)  # `one_pass` uses up what it is given
-    history = collections.defaultdict(list)
+    history: dict[str, list[Any]] = {}
     for epoch in range(epochs):
+        if learning_rate is not None:
+            state = _with_rate(state, learning_rate(epoch, _rate(state), history))
         state, means = one_pass(state, epoch)
         if validation is not None:
             validated = evaluate(state.params, validation, loss_fn=loss_fn, over=over)
             means |= {f"val_{name}": mean for name, mean in validated.items()}
         record = metrics.values(means)
+        if learning_rate is not None:
+            record["learning_rate"] = _rate(state)
         for name, value in record.items():
-            history[name].append(value)
-        if on_epoch is not None:
-            on_epoch(epoch, record)
+            history.setdefault(name, []).append(value)
+        for report in on_epoch if isinstance(on_epoch, tuple) else (on_epoch,):
+            report(epoch, record)
         if early_stopping is not None:
-            best = best.after(state, record, early_stopping)
+            best = best.after(state, history, early_stopping)
             if (best.epochs_since >= early_stopping.patience).all():
                 break
 

@@ -1,7 +1,11 @@
-"""Losses that Optax lacks: Keras' clipped cross-entropy."""
+"""Losses that Optax lacks: Keras' clipped cross-entropy, and its weights of classes."""
+
+from collections.abc import Mapping
+from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Float, Float32, Shaped
 
 
 def binary_cross_entropy(
@@ -44,3 +48,47 @@ def binary_accuracy(
     """
     predicted = (probabilities > 0.5).astype(labels.dtype)
     return (predicted == labels).astype(probabilities.dtype)
+
+
+def class_weights(
+    labels: Shaped[Any, " examples"], weights: Mapping[int, float]
+) -> Float32[np.ndarray, " examples"]:
+    """How much each example counts by its class: Keras' `class_weight`, for a Dataset.
+
+    A batch then holds these weights as `sample_weight`, and `valid`, which is 1 for a
+    row of the dataset and 0 for a filler. They make two different losses:
+
+        Mean.of(losses * batch.sample_weight, batch.valid)   # Keras: sum(w l) / rows
+        Mean.of(losses, batch.sample_weight)                 # sum(w l) / sum(w)
+
+    Keras' metrics count every row once, `Mean.of(hits, batch.valid)`, unless they are
+    `weighted_metrics`, `Mean.of(hits, batch.sample_weight)`.
+
+    Args:
+      labels: whole numbers, as any dtype; one-hot rows as `labels.argmax(-1)`.
+      weights: `{label: weight}`; a label that is not in it weighs 1.
+
+    Returns:
+      One weight per example; multiply it with weights of your own, if any.
+
+    Raises:
+      ValueError: labels that are not one whole number per example.
+
+    Example:
+      >>> labels = np.array([0.0, 1.0, 1.0])
+      >>> dataset = data.Dataset(np.ones((3, 2)), labels)
+      >>> dataset = dataset._replace(sample_weight=class_weights(labels, {1: 3.0}))
+      >>> dataset.sample_weight.tolist()
+      [1.0, 3.0, 3.0]
+    """
+    labels = np.asarray(labels)
+    if labels.ndim != 1 or (labels != np.round(labels)).any():
+        raise ValueError(
+            f"labels must be one whole number per example, got {labels.dtype} of shape "
+            f"{labels.shape}; take labels.argmax(-1) of one-hot rows, and weights of "
+            "your own for targets that are no classes."
+        )
+    sample_weight = np.ones(labels.shape, np.float32)
+    for label, weight in weights.items():
+        sample_weight[labels == label] = weight
+    return sample_weight

@@ -7,6 +7,7 @@ import jax
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxrnn.cells.base import Activation, AnyArray, glorot_uniform
+from jaxrnn.layers import nonzero
 from jaxrnn.modules import Embed
 
 
@@ -16,7 +17,9 @@ class TextClassifier(nn.Module):
     Attributes:
       vocab_size: number of ids, padding included.
       embed_features: width of the embedding.
-      recurrent: a layer that returns its last output, such as `SimpleRNN(32)`.
+      recurrent: a layer that returns its last output, such as `SimpleRNN(32)` or
+        `Stacked(Bidirectional(LSTM(32)), num_layers=2)`.
+      mask_zero: id 0 is padding, as in Keras' `Embedding(mask_zero=True)`.
       hidden_features: width of a Dense layer before the last one; None = no such layer.
       hidden_activation: of that layer.
 
@@ -35,6 +38,7 @@ class TextClassifier(nn.Module):
     recurrent: nn.Module
     hidden_features: int | None = None
     hidden_activation: Activation = jax.nn.sigmoid
+    mask_zero: bool = False
 
     @nn.compact
     def __call__(
@@ -42,19 +46,24 @@ class TextClassifier(nn.Module):
         ids: Int[AnyArray, "batch time"],
         *,
         mask: Bool[AnyArray, "batch time"] | None = None,
+        deterministic: bool = True,
     ) -> Float[Array, " batch"]:
         """Returns the logits; `jax.nn.sigmoid` makes probabilities of them.
 
         Args:
           ids: padded rows of ids.
-          mask: True = valid. None, as in the tutorials, reads padding as a word.
+          mask: True = valid. None, as in the tutorials, reads padding as a word, but
+            for `mask_zero`.
+          deterministic: False draws the dropout of `recurrent` from the key `dropout`.
 
         Raises:
           TypeError, ValueError: wrong dtype, rank or mask shape, ids out of range.
         """
         _check_rank(ids, ("batch", "time"))
         features = Embed(self.vocab_size, self.embed_features, name="embed")(ids)
-        features = self.recurrent(features, mask=mask)
+        if mask is None and self.mask_zero:
+            mask = nonzero(ids)
+        features = self.recurrent(features, mask=mask, deterministic=deterministic)
         if self.hidden_features is not None:
             hidden = _dense(self.hidden_features, name="hidden")(features)
             features = self.hidden_activation(hidden)
@@ -123,14 +132,20 @@ class Forecaster(nn.Module):
         inputs: Float[AnyArray, "batch time in_features"],
         *,
         mask: Bool[AnyArray, "batch time"] | None = None,
+        deterministic: bool = True,
     ) -> Float[Array, " batch"]:
         """Returns one prediction per row, in the unit of the targets.
+
+        Args:
+          inputs: the windows of the series.
+          mask: True = valid; None = every step is.
+          deterministic: False draws the dropout of `recurrent` from the key `dropout`.
 
         Raises:
           TypeError, ValueError: wrong dtype, rank or mask shape.
         """
         _check_rank(inputs, ("batch", "time", "in_features"))
-        features = self.recurrent(inputs, mask=mask)
+        features = self.recurrent(inputs, mask=mask, deterministic=deterministic)
         hidden = _dense(self.hidden_features, name="hidden")(features)
         return _dense(1, name="head")(self.hidden_activation(hidden))[:, 0]
 

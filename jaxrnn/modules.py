@@ -1,26 +1,34 @@
-"""Flax Linen layers over `rnn`, batch axes first: Embed, SimpleRNN, GRU, LSTM."""
+"""Flax Linen layers, batch axes first: recurrent layers and what is put around them."""
 
+import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
-import jax
-import jax.core
 import jax.numpy as jnp
-import numpy as np
 from flax.linen.dtypes import promote_dtype
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxrnn.cells.base import Activation, AnyArray, Carry, Cell, Initializer
-from jaxrnn.cells.gru import gru_cell
-from jaxrnn.cells.lstm import lstm_cell
-from jaxrnn.cells.simple_rnn import simple_rnn_cell
-from jaxrnn.recurrence import check_floating, rnn
-from jaxrnn.solvers.base import Solver
-
-
-def uniform_embedding(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
-    """Keras' initial values of an embedding: uniform between -0.05 and 0.05."""
-    return jax.random.uniform(key, shape, dtype, minval=-0.05, maxval=0.05)
+from jaxrnn.cells.base import AnyArray, Carry, Initializer
+from jaxrnn.layers import (
+    CellOptions,
+    GRUOptions,
+    LSTMOptions,
+    Merge,
+    Ran,
+    RecurrentOptions,
+    SimpleRNNOptions,
+    call_layer,
+    check_ids,
+    concatenate,
+    look_up,
+    merge_directions,
+    nonzero,
+    over_time,
+    run_stack,
+    uniform_embedding,
+)
+from jaxrnn.recurrence import rnn_step
 
 
 class Embed(nn.Module):
@@ -35,31 +43,38 @@ class Embed(nn.Module):
       features: width of a row; Keras' `output_dim`.
       embedding_init: Keras' uniform(-0.05, 0.05); Flax' Embed draws from a normal
         distribution with standard deviation 1/sqrt(features).
+      mask_zero: return the pair (features, mask), where id 0 is padding. Keras hands
+        that mask on unseen; here it is an argument of the next layer.
       dtype: of the result; None keeps `param_dtype`.
       param_dtype: of the parameter `embedding` (vocab_size, features).
 
     Example:
-      >>> embed = Embed(vocab_size=10, features=4)
-      >>> ids = jnp.array([[1, 2, 3]])
-      >>> embed.apply(embed.init(jax.random.key(0), ids), ids).shape
-      (1, 3, 4)
+      >>> embed = Embed(vocab_size=10, features=4, mask_zero=True)
+      >>> ids = jnp.array([[1, 2, 0]])
+      >>> features, mask = embed.apply(embed.init(jax.random.key(0), ids), ids)
+      >>> features.shape, mask.tolist()
+      ((1, 3, 4), [[True, True, False]])
     """
 
     vocab_size: int
     features: int
     embedding_init: Initializer = uniform_embedding
+    mask_zero: bool = False
     dtype: Any = None
     param_dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, ids: Int[AnyArray, "*shape"]) -> Float[Array, "*shape features"]:
+    def __call__(self, ids: Int[AnyArray, "*shape"]) -> Any:
         """Looks up every id.
+
+        Returns:
+          (*shape, features); with `mask_zero` the pair of it and the mask (*shape).
 
         Raises:
           TypeError: ids that are not integers.
           ValueError: ids outside [0, vocab_size), where they are known.
         """
-        _check_ids(ids, self.vocab_size)
+        check_ids(ids, self.vocab_size)
         embedding = self.param(
             "embedding",
             self.embedding_init,
@@ -67,65 +82,34 @@ class Embed(nn.Module):
             self.param_dtype,
         )
         (embedding,) = promote_dtype(embedding, dtype=self.dtype, inexact=False)
-        return embedding.at[ids].get(
-            mode="fill", fill_value=jnp.nan, wrap_negative_indices=False
-        )
+        features = look_up(embedding, ids)
+        return (features, nonzero(ids)) if self.mask_zero else features
 
 
-class Recurrent(nn.Module):
-    """What `SimpleRNN`, `GRU` and `LSTM` have in common: a cell run over batches.
+class Layer(nn.Module):
+    """What a call of every layer here takes and returns."""
 
-    The parameters have Keras' names, shapes, gate order and initial values; the
-    subclasses say which cell. See `jaxrnn.rnn` for the recurrence itself.
-
-    Attributes:
-      features: size of the hidden vector; Keras' `units`.
-      activation: as the cell's builder takes it.
-      use_bias: False leaves the biases out.
-      kernel_init, recurrent_kernel_init, bias_init: None takes Keras' initial values:
-        glorot_uniform, orthogonal, zeros (ones for the forget gate of an LSTM).
-      return_sequences: return the outputs of all steps, not the last one alone.
-      return_carry: return the pair (carry, outputs).
-      reverse: process from the last step to the first; outputs stay in input order.
-      hold_outputs: at masked steps repeat the output before (Keras' convention)
-        instead of zeros.
-      solver: how the steps become a sequence; None takes the default.
-      dtype: the computation's; None takes what inputs and parameters promote to.
-      param_dtype: the parameters'.
-    """
-
-    features: int
-    activation: Activation = jnp.tanh
-    use_bias: bool = True
-    kernel_init: Initializer | None = None
-    recurrent_kernel_init: Initializer | None = None
-    bias_init: Initializer | None = None
-    return_sequences: bool = False
-    return_carry: bool = False
-    reverse: bool = False
-    hold_outputs: bool = False
-    solver: Solver | None = None
-    dtype: Any = None
-    param_dtype: Any = jnp.float32
-
-    def make_cell(self) -> Cell:
-        """The cell that this layer runs."""
-        raise NotImplementedError("a subclass of Recurrent says which cell it runs")
-
-    @nn.compact
     def __call__(
         self,
         inputs: Float[AnyArray, "*batch time in_features"],
         *,
         mask: Bool[AnyArray, "*batch time"] | None = None,
+        lengths: Int[AnyArray, "..."] | None = None,
+        resets: Bool[AnyArray, "*batch time"] | None = None,
         initial_carry: Carry | None = None,
+        deterministic: bool = True,
     ) -> Any:
-        """Runs the cell over the time axis.
+        """Runs the layer over the time axis.
 
         Args:
           inputs: (batch, time, in_features); more batch axes, or none, work too.
           mask: True = valid, any pattern; None = every step is valid.
-          initial_carry: leaves (batch, features); None = zeros.
+          lengths: valid steps of each sequence, in place of a mask.
+          resets: True at the first step of every episode, where the carry restarts.
+          initial_carry: leaves (batch, features); None = zeros. A Bidirectional takes
+            a pair, a Stacked one for each layer: what they return as carry.
+          deterministic: False draws dropout and zoneout, from the key `dropout`: give
+            `apply` also `rngs={"dropout": key}`.
 
         Returns:
           The output after the last valid step (batch, features); with
@@ -135,59 +119,73 @@ class Recurrent(nn.Module):
         Raises:
           TypeError, ValueError: as `jaxrnn.rnn`.
         """
-        if inputs.ndim < 2:
-            raise ValueError(
-                "inputs must have the axes (*batch, time, in_features), "
-                f"got shape {inputs.shape}; a sequence of scalars is inputs[:, None]."
-            )
-        if mask is not None and mask.shape != inputs.shape[:-1]:
-            raise ValueError(
-                f"mask must have the (*batch, time) shape of inputs "
-                f"{inputs.shape[:-1]}, got {mask.shape}."
-            )
-        check_floating(inputs)
-        cell = self.make_cell()
-        params = self._params(cell, inputs.shape[-1])
-        inputs, *values = promote_dtype(inputs, *params.values(), dtype=self.dtype)
-        params = dict(zip(params, values, strict=True))
-
-        carry, outputs = rnn(
-            cell,
-            params,
-            jnp.moveaxis(inputs, -2, 0),
-            mask=None if mask is None else jnp.moveaxis(mask, -1, 0),
-            initial_carry=initial_carry,
-            reverse=self.reverse,
-            hold_outputs=self.hold_outputs,
-            solver=self.solver,
+        return call_layer(
+            self, inputs, mask, lengths, resets, initial_carry, deterministic
         )
-        if self.return_sequences:
-            outputs = jnp.moveaxis(outputs, 0, -2)
-        else:
-            outputs = cell.output(carry)
-        return (carry, outputs) if self.return_carry else outputs
 
-    def _params(self, cell: Cell, in_features: int) -> dict[str, Array]:
-        chosen = {
-            "kernel": self.kernel_init,
-            "recurrent_kernel": self.recurrent_kernel_init,
-            "bias": self.bias_init,
-            "recurrent_bias": self.bias_init,
+
+class _Recurrent(Layer):
+    """The parameters and the key of a layer that runs a cell."""
+
+    @nn.compact
+    def run(
+        self: Any,
+        inputs: Array,
+        mask: Array | None,
+        resets: Array | None,
+        initial_carry: Carry | None,
+        reverse: bool,
+        deterministic: bool,
+    ) -> Ran:
+        """As `Layer.__call__`, time axis first; for layers that contain this one."""
+        params = {
+            name: self.param(name, spec.init, spec.shape, self.param_dtype)
+            for name, spec in self.specs(inputs.shape[-1]).items()
         }
-        return {
-            name: self.param(
-                name, chosen[name] or spec.init, spec.shape, self.param_dtype
-            )
-            for name, spec in cell.param_specs(in_features, self.features).items()
-        }
+        noisy = self.has_noise and not deterministic
+        key = self.make_rng("dropout") if noisy else None
+        return self.run_with(params, inputs, mask, resets, initial_carry, reverse, key)
+
+    def initial_carry(self: Any, batch_shape: tuple[int, ...] = ()) -> Carry:
+        """The carry before the first step.
+
+        From outside: `layer.apply(variables, batch_shape, method="initial_carry")`.
+        """
+        return self.make_cell().initial_carry(self.variables["params"], batch_shape)
+
+    def step(
+        self: Any, carry: Carry, inputs: Float[AnyArray, "*batch in_features"]
+    ) -> tuple[Carry, Float[Array, "*batch features"]]:
+        """One time step, for serving.
+
+        From outside: `layer.apply(variables, carry, inputs, method="step")`.
+
+        Returns:
+          The carry after the step, and its output.
+        """
+        return rnn_step(self.make_cell(), self.variables["params"], carry, inputs)
 
 
-class SimpleRNN(Recurrent):
+class Recurrent(CellOptions, _Recurrent):
+    """The layer of any cell.
+
+    Attributes: see `jaxrnn.layers.RecurrentOptions`, and
+      cell: what happens at one time step.
+
+    Example:
+      >>> layer = Recurrent(32, cell=mgu, return_sequences=True)
+      >>> inputs = jnp.ones((5, 7, 2))
+      >>> layer.apply(layer.init(jax.random.key(0), inputs), inputs).shape
+      (5, 7, 32)
+    """
+
+
+class SimpleRNN(SimpleRNNOptions, _Recurrent):
     """The layer of `simple_rnn`: Keras' SimpleRNN, with the same numbers.
 
         h_t = activation(x_t W + b + h_{t-1} U)
 
-    Attributes: see `Recurrent`.
+    Attributes: see `jaxrnn.layers.RecurrentOptions` and `simple_rnn_cell`.
 
     Example:
       >>> layer = SimpleRNN(32, return_sequences=True)
@@ -196,43 +194,26 @@ class SimpleRNN(Recurrent):
       (5, 7, 32)
     """
 
-    def make_cell(self) -> Cell:
-        return simple_rnn_cell(activation=self.activation, use_bias=self.use_bias)
 
-
-class GRU(Recurrent):
+class GRU(GRUOptions, _Recurrent):
     """The layer of `gru`: Keras' GRU, with the same numbers.
 
-    Attributes: see `Recurrent`, and
-      recurrent_activation: of the gates z and r.
-      reset_after: whether the reset gate acts after the recurrent matmul (Keras,
-        PyTorch, Flax) or before it (the paper).
+    Attributes: see `jaxrnn.layers.RecurrentOptions` and `gru_cell`.
 
     Example:
-      >>> layer = GRU(32)
+      >>> layer = GRU(32, dropout=0.2, recurrent_dropout=0.2)
       >>> inputs = jnp.ones((5, 7, 2))
-      >>> layer.apply(layer.init(jax.random.key(0), inputs), inputs).shape
+      >>> variables = layer.init(jax.random.key(0), inputs)
+      >>> rngs = {"dropout": jax.random.key(1)}
+      >>> layer.apply(variables, inputs, deterministic=False, rngs=rngs).shape
       (5, 32)
     """
 
-    recurrent_activation: Activation = jax.nn.sigmoid
-    reset_after: bool = True
 
-    def make_cell(self) -> Cell:
-        return gru_cell(
-            activation=self.activation,
-            recurrent_activation=self.recurrent_activation,
-            use_bias=self.use_bias,
-            reset_after=self.reset_after,
-        )
-
-
-class LSTM(Recurrent):
+class LSTM(LSTMOptions, _Recurrent):
     """The layer of `lstm`: Keras' LSTM, with the same numbers.
 
-    Attributes: see `Recurrent`, and
-      recurrent_activation: of the gates i, f and o.
-      unit_forget_bias: the forget gate's bias starts at 1.
+    Attributes: see `jaxrnn.layers.RecurrentOptions` and `lstm_cell`.
 
     Example:
       >>> layer = LSTM(32, return_carry=True)
@@ -242,30 +223,185 @@ class LSTM(Recurrent):
       ((5, 32), (5, 32))
     """
 
-    recurrent_activation: Activation = jax.nn.sigmoid
-    unit_forget_bias: bool = True
 
-    def make_cell(self) -> Cell:
-        return lstm_cell(
-            activation=self.activation,
-            recurrent_activation=self.recurrent_activation,
-            use_bias=self.use_bias,
-            unit_forget_bias=self.unit_forget_bias,
+class Bidirectional(Layer):
+    """Runs one layer forth and another one back, and merges what they return.
+
+    Without `return_sequences` it merges the last output of each direction: that of the
+    last step and that of the first (Keras). What it returns follows the options of
+    `forward`; a carry is the pair of both carries.
+
+    Attributes:
+      forward: a recurrent layer.
+      reverse: the layer that runs back; None takes one with the settings of `forward`.
+      merge: `(forward, reverse) -> merged`: `jaxrnn.concatenate`, `jnp.add`,
+        `jnp.multiply` and so on, for Keras' concat, sum, mul; None returns the pair.
+
+    Raises:
+      ValueError: a `forward` that is itself reversed.
+
+    Example:
+      >>> layer = Bidirectional(LSTM(32), merge=jnp.add)
+      >>> inputs = jnp.ones((5, 7, 2))
+      >>> variables = layer.init(jax.random.key(0), inputs)
+      >>> list(variables["params"]), layer.apply(variables, inputs).shape
+      (['forward', 'reverse'], (5, 32))
+
+    Reference: Schuster and Paliwal, Bidirectional recurrent neural networks, 1997.
+    """
+
+    forward: Any
+    reverse: Any = None
+    merge: Merge | None = concatenate
+
+    def __post_init__(self) -> None:
+        if self.forward.options.reverse:
+            raise ValueError(
+                "forward must run forth, got a layer with reverse=True; give it as "
+                "reverse=, or leave reverse out."
+            )
+        if self.reverse is None:
+            self.reverse = fresh(self.forward)
+        super().__post_init__()
+
+    @property
+    def options(self) -> RecurrentOptions:
+        """Those of `forward`."""
+        return self.forward.options
+
+    def run(
+        self,
+        inputs: Array,
+        mask: Array | None,
+        resets: Array | None,
+        initial_carry: Any,
+        reverse: bool,
+        deterministic: bool,
+    ) -> Ran:
+        """As `Layer.__call__`, time axis first; for layers that contain this one."""
+        del reverse
+        first, second = initial_carry or (None, None)
+        return merge_directions(
+            self.merge,
+            self.forward.run(inputs, mask, resets, first, False, deterministic),
+            self.reverse.run(inputs, mask, resets, second, True, deterministic),
         )
 
 
-def _check_ids(ids: Any, vocab_size: int) -> None:
-    if not jnp.issubdtype(ids.dtype, jnp.integer):
-        raise TypeError(
-            f"ids must be integers, got {ids.dtype}; convert by ids.astype(jnp.int32)."
+class Stacked(Layer):
+    """Layer upon layer: each reads the outputs of the one below at all steps.
+
+    What it returns follows the options of the last layer; a carry is a tuple with one
+    carry per layer.
+
+    Attributes:
+      layers: recurrent layers, `Bidirectional` ones too, from the first to the last;
+        or one of them, to be repeated.
+      num_layers: how often one layer is repeated.
+      dropout: share of the outputs between two layers that is dropped while training,
+        at every step anew (PyTorch's `dropout`).
+
+    Raises:
+      ValueError: no layer at all, or a sequence of layers and `num_layers`.
+
+    Example:
+      >>> layer = Stacked(Bidirectional(GRU(8)), num_layers=2, dropout=0.1)
+      >>> inputs = jnp.ones((5, 7, 2))
+      >>> variables = layer.init(jax.random.key(0), inputs)
+      >>> list(variables["params"]), layer.apply(variables, inputs).shape
+      (['layers_0', 'layers_1'], (5, 16))
+    """
+
+    layers: Any
+    num_layers: int | None = None
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.layers = stack_of(self.layers, self.num_layers)
+        self.num_layers = None  # a clone has its layers already
+        super().__post_init__()
+
+    @property
+    def options(self) -> RecurrentOptions:
+        """Those of the last layer."""
+        return self.layers[-1].options
+
+    @nn.compact
+    def run(
+        self,
+        inputs: Array,
+        mask: Array | None,
+        resets: Array | None,
+        initial_carry: Any,
+        reverse: bool,
+        deterministic: bool,
+    ) -> Ran:
+        """As `Layer.__call__`, time axis first; for layers that contain this one."""
+        del reverse
+        drop = nn.Dropout(self.dropout, deterministic=deterministic)
+        return run_stack(
+            self.layers, inputs, mask, resets, initial_carry, deterministic, drop
         )
-    if isinstance(ids, jax.core.Tracer) or ids.size == 0:
-        return
-    known = np.asarray(ids)  # jnp.min would be traced where a trace is running
-    low, high = int(known.min()), int(known.max())
-    if low < 0 or high >= vocab_size:
+
+    def step(
+        self, carry: Any, inputs: Float[AnyArray, "*batch in_features"]
+    ) -> tuple[Any, Float[Array, "*batch features"]]:
+        """One time step of every layer; `carry` has one carry per layer.
+
+        Returns:
+          The carries after the step, and the output of the last layer.
+        """
+        carries, outputs = [], inputs
+        for layer, before in zip(self.layers, carry, strict=True):
+            after, outputs = layer.step(before, outputs)
+            carries.append(after)
+        return tuple(carries), jnp.asarray(outputs)
+
+
+def stack_of(layers: Any, num_layers: int | None) -> tuple[Any, ...]:
+    """The layers of a `Stacked`, one by one."""
+    if isinstance(layers, Sequence):
+        if num_layers is not None or not layers:
+            raise ValueError(
+                "layers must be one layer and num_layers, or a sequence of at least "
+                f"one layer, got {len(layers)} layers and num_layers={num_layers}."
+            )
+        return tuple(layers)
+    if num_layers is None or num_layers < 1:
         raise ValueError(
-            f"ids must lie in [0, vocab_size) = [0, {vocab_size}), found {low} to "
-            f"{high}; encode the text with the tokenizer the model was made for, or "
-            "raise vocab_size."
+            f"one layer is repeated num_layers times, 1 or more, got {num_layers}."
         )
+    return tuple(fresh(layers) for _ in range(num_layers))
+
+
+def fresh(layer: Any) -> Any:
+    """A copy that shares no parameters, nor do the layers inside it (as in `clone`)."""
+    inside = {
+        field.name: fresh(getattr(layer, field.name))
+        for field in dataclasses.fields(layer)
+        if field.name != "parent" and isinstance(getattr(layer, field.name), nn.Module)
+    }
+    return layer.clone(**inside)
+
+
+class TimeDistributed(nn.Module):
+    """Applies a layer to every time step: Keras' TimeDistributed.
+
+    Time becomes a part of the batch axis, so that one call serves all steps and the
+    program does not grow with time. A `Dense` layer needs no such help.
+
+    Attributes:
+      layer: any module that takes (batch, ...).
+
+    Example:
+      >>> layer = TimeDistributed(nn.Conv(4, kernel_size=(3,)))
+      >>> frames = jnp.ones((5, 7, 16, 2))
+      >>> layer.apply(layer.init(jax.random.key(0), frames), frames).shape
+      (5, 7, 16, 4)
+    """
+
+    layer: nn.Module
+
+    def __call__(self, inputs: Any) -> Any:
+        """Takes (batch, time, ...) and returns (batch, time, ...)."""
+        return over_time(self.layer, inputs)

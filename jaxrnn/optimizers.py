@@ -1,5 +1,19 @@
-"""Optax transformations with Keras' numerics: RMSprop and Adam."""
+"""Optax transformations with Keras' numerics: RMSprop, Adam, and what goes with them.
 
+What Keras passes to an optimizer, Optax chains or schedules:
+
+    clipvalue=0.5              optax.chain(optax.clip(0.5), adam())
+    clipnorm=1.0               optax.chain(clip_by_norm(1.0), adam())
+    global_clipnorm=1.0        optax.chain(optax.clip_by_global_norm(1.0), adam())
+    ExponentialDecay           optax.exponential_decay
+    CosineDecay                optax.cosine_decay_schedule
+    PiecewiseConstantDecay     optax.piecewise_constant_schedule({boundary + 1: factor})
+    LearningRateScheduler      adjustable, and `learning_rate` of `fit`
+
+Clipping comes first, as in Keras: before the moments of the gradients are taken.
+"""
+
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -24,7 +38,7 @@ def rmsprop(
     epsilon decides.
 
     Args:
-      learning_rate: a number or an Optax schedule.
+      learning_rate: a number, or an Optax schedule, which counts updates from 0.
       rho: decay of v; Optax' `decay`.
       momentum: of the update; 0 = none.
       epsilon: inside the root.
@@ -62,10 +76,12 @@ def adam(
         p_t = p_{t-1} - a_t m_t / (sqrt(v_t) + epsilon)
 
     `optax.adam` (and PyTorch's) adds epsilon after the correction of v instead; no
-    constant epsilon makes the two agree.
+    constant epsilon makes the two agree. For Keras' `weight_decay`, which is AdamW,
+    chain `scale_by_adam_epsilon_hat()`, `optax.add_decayed_weights(0.004)` and
+    `optax.scale_by_learning_rate(0.001)`.
 
     Args:
-      learning_rate: a number or an Optax schedule.
+      learning_rate: a number, or an Optax schedule, which counts updates from 0.
       b1: decay of m; Keras' `beta_1`.
       b2: decay of v; Keras' `beta_2`.
       epsilon: epsilon hat.
@@ -128,3 +144,76 @@ def scale_by_adam_epsilon_hat(
         return scaled, optax.ScaleByAdamState(count, mu, nu)
 
     return optax.GradientTransformation(init, update)
+
+
+def clip_by_norm(max_norm: float) -> optax.GradientTransformation:
+    """Shortens the gradient of each parameter by itself: Keras' `clipnorm`.
+
+        g' = g max_norm / max(|g|, max_norm)
+
+    `optax.clip_by_global_norm` (Keras' `global_clipnorm`) takes one norm over all
+    parameters, which keeps the direction of the whole gradient; this does not.
+
+    Args:
+      max_norm: the largest norm of the gradient of a parameter, positive.
+
+    Raises:
+      ValueError: `max_norm` that is not positive.
+
+    Example:
+      >>> clip = clip_by_norm(1.0)
+      >>> gradients = {"a": jnp.array([3.0, 4.0]), "b": jnp.array([0.5])}
+      >>> clipped, _ = clip.update(gradients, clip.init(gradients))
+      >>> clipped["a"].round(3).tolist(), clipped["b"].tolist()
+      ([0.6000000238418579, 0.800000011920929], [0.5])
+    """
+    if not max_norm > 0:
+        raise ValueError(f"max_norm must be positive, got {max_norm}.")
+
+    def clip(gradient: Any, param: Any) -> Any:
+        del param
+        norm = jnp.sqrt(jnp.square(gradient).sum())
+        return gradient * max_norm / jnp.maximum(norm, max_norm)
+
+    return optax.stateless_with_tree_map(clip)
+
+
+def adjustable(
+    make_optimizer: Callable[[Any], optax.GradientTransformation], learning_rate: float
+) -> optax.GradientTransformationExtraArgs:
+    """An optimizer whose learning rate stands in its state, where `fit` can change it.
+
+    It is `optax.inject_hyperparams` of the learning rate alone: the other settings stay
+    Python numbers, so the updates are those of `make_optimizer(learning_rate)`, to the
+    last digit. Another rate is another number in the state and compiles nothing.
+
+    Args:
+      make_optimizer: from a learning rate to an Optax transformation, such as `adam`
+        or `lambda rate: optax.chain(clip_by_norm(1.0), rmsprop(rate, rho=0.8))`.
+      learning_rate: the first one; a schedule, which counts updates by itself, goes to
+        `adam` directly.
+
+    Returns:
+      An Optax transformation, for `init_state` and for `fit(..., learning_rate=...)`.
+
+    Raises:
+      TypeError: a schedule.
+
+    Example:
+      >>> optimizer = adjustable(adam, 0.01)
+      >>> params = {"w": jnp.array(1.0)}
+      >>> state = optimizer.init(params)
+      >>> state = optax.tree.set(state, learning_rate=jnp.array(0.5))
+      >>> updates, _ = optimizer.update({"w": jnp.array(2.0)}, state, params)
+      >>> round(updates["w"].item(), 4)
+      -0.5
+    """
+    if callable(learning_rate):
+        raise TypeError(
+            "adjustable takes the first learning rate, a number, got a function; a "
+            "schedule of updates goes to the optimizer itself, as in adam(schedule)."
+        )
+    inject = optax.inject_hyperparams(
+        lambda learning_rate: make_optimizer(learning_rate)
+    )
+    return inject(learning_rate)

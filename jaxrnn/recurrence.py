@@ -31,7 +31,7 @@ def lengths_to_mask(
     return steps < lengths[None]
 
 
-def default_solver(cell: Cell, values: float = 0) -> Solver:
+def default_solver(cell: Cell, values: int = 0) -> Solver:
     """The solver that `solver=None` stands for.
 
     `HoistedScan` where `experiments/speed.py` measured its gradients as fast on a CPU:
@@ -252,7 +252,7 @@ def _rnn(
     hold_outputs: bool,
     all_carries: bool,
     dtype: Any,
-    params: dict[str, Array],
+    params: Params,
     inputs: Array,
     mask: Array | None,
     resets: Array | None,

@@ -309,17 +309,16 @@ def predict(
 
 
 def _rows(order: Array, batch_size: int) -> tuple[Array, Array]:
-    """Cuts an order into (batches, batch_size) indices, and weights of 0 for filler."""
+    """Cuts an order into (batches, batch_size) indices; 1 for these, 0 for filler."""
     examples = order.shape[0]
     batches = -(-examples // batch_size)
     filler = batches * batch_size - examples
     indices = jnp.pad(order, (0, filler)).reshape(batches, batch_size)
-    weight = (jnp.arange(batches * batch_size) < examples).astype(jnp.float32)
-    return indices, weight.reshape(batches, batch_size)
+    valid = (jnp.arange(batches * batch_size) < examples).astype(jnp.float32)
+    return indices, valid.reshape(batches, batch_size)
 
 
-def _batch(dataset: Dataset, indices: Array, weight: Array) -> Batch:
+def _batch(dataset: Dataset, indices: Array, valid: Array) -> Batch:
     inputs, targets, mask, sample_weight = jax.tree.map(lambda x: x[indices], dataset)
-    if sample_weight is not None:
-        weight = weight * sample_weight
-    return Batch(inputs, targets, mask, weight)
+    weight = valid if sample_weight is None else valid * sample_weight
+    return Batch(inputs, targets, mask, weight, valid)

@@ -177,11 +177,9 @@ def test_same_module_compiles_once():
     assert len(traces) == 1
 
 
-def test_recurrent_alone_is_no_layer():
-    from jaxrnn.modules import Recurrent
-
-    with pytest.raises(NotImplementedError, match="says which cell"):
-        Recurrent(4).init(jax.random.key(0), INPUTS)
+def test_recurrent_needs_a_cell():
+    with pytest.raises(ValueError, match="needs the cell it is to run, got None"):
+        jaxrnn.Recurrent(4).init(jax.random.key(0), INPUTS)
 
 
 # Ids.

@@ -162,9 +162,7 @@ def _adjoint_reset_after(forward: Any, slope: Any, recurrent_slope: Any) -> Adjo
         d_z = cotangent * (before - n) * recurrent_slope(z)
         d_r = d_n * h_n * recurrent_slope(r)
         delta = jnp.concatenate([d_z, d_r, d_n], axis=-1)
-        through_matmul = matmul(
-            recurrent_delta(delta, r), params["recurrent_kernel"].T
-        )
+        through_matmul = matmul(recurrent_delta(delta, r), params["recurrent_kernel"].T)
         return cotangent * z + through_matmul, delta
 
     def collect(

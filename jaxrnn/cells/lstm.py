@@ -135,9 +135,7 @@ def _build(
         carry, _ = forward(params, carry, projected)
         if projection_features is None:
             return carry
-        return carry._replace(
-            hidden=matmul(carry.hidden, params["projection_kernel"])
-        )
+        return carry._replace(hidden=matmul(carry.hidden, params["projection_kernel"]))
 
     slope = slope_from_output(activation)
     recurrent_slope = slope_from_output(recurrent_activation)

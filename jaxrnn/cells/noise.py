@@ -10,9 +10,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 from jaxrnn.cells.base import Carry, Cell, Params
 
 
-def dropout_cell(
-    cell: Cell, rate: float = 0.0, *, recurrent_rate: float = 0.0
-) -> Cell:
+def dropout_cell(cell: Cell, rate: float = 0.0, *, recurrent_rate: float = 0.0) -> Cell:
     """`cell` with Keras' dropout of its inputs and of its recurrent connections.
 
         project(x * m / (1 - rate)),    U sees h * k / (1 - recurrent_rate)

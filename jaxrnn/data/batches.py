@@ -35,14 +35,17 @@ class Batch(NamedTuple):
       inputs: rows of `Dataset.inputs`.
       targets: rows of `Dataset.targets`.
       mask: rows of `Dataset.mask`; None if the dataset has none.
-      sample_weight: weight of each row; 0 marks a filler row, which must not
-        count in a loss or metric.
+      sample_weight: weight of each row; 0 for a filler row, which must not count in a
+        loss or metric.
+      valid: 1 for a row of the dataset, whatever its weight, and 0 for a filler row;
+        None means 1. Keras divides by their number (see `jaxrnn.class_weights`).
     """
 
     inputs: Shaped[Any, "batch ..."]
     targets: Shaped[Any, "batch ..."]
     mask: Bool[Any, "batch time"] | None
     sample_weight: Float32[Any, " batch"]
+    valid: Float32[Any, " batch"] | None = None
 
 
 def check_dataset(dataset: Dataset) -> None:
@@ -176,14 +179,14 @@ def batches(
     filled = num_batches(examples, batch_size) * batch_size
     order = np.zeros(filled, np.int64)  # a filler row repeats row 0
     order[:examples] = np.arange(examples) if rng is None else rng.permutation(examples)
-    weight = np.zeros(filled, np.float32)
-    weight[:examples] = (
-        1 if dataset.sample_weight is None else dataset.sample_weight[order[:examples]]
-    )
+    valid = (np.arange(filled) < examples).astype(np.float32)
+    weight = valid.copy()
+    if dataset.sample_weight is not None:
+        weight *= dataset.sample_weight[order]
 
     def take_batch(rows: slice) -> Batch:
         inputs, targets, mask, _ = _take(dataset, order[rows])
-        return Batch(inputs, targets, mask, weight[rows])
+        return Batch(inputs, targets, mask, weight[rows], valid[rows])
 
     return (
         take_batch(slice(first, first + batch_size))

@@ -36,7 +36,7 @@ class Checkpointed:
     Reference: Chen et al., Training deep nets with sublinear memory cost, 2016.
     """
 
-    solver: Solver = Scan()
+    solver: Solver = dataclasses.field(default_factory=Scan)
     chunk: int | None = None
 
     def __call__(
@@ -60,14 +60,10 @@ class Checkpointed:
             return self.solver(cell, params, carry, *chunk)
 
         head = jax.tree.map(lambda x: x[:rest], steps)
-        chunks = jax.tree.map(
-            lambda x: x[rest:].reshape(-1, size, *x.shape[1:]), steps
-        )
+        chunks = jax.tree.map(lambda x: x[rest:].reshape(-1, size, *x.shape[1:]), steps)
         carry, of_head = run(carry, head) if rest else (carry, None)
         carry, carries = jax.lax.scan(run, carry, chunks)
         carries = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), carries)
         if rest:
-            carries = jax.tree.map(
-                lambda *x: jnp.concatenate(x), of_head, carries
-            )
+            carries = jax.tree.map(lambda *x: jnp.concatenate(x), of_head, carries)
         return carry, carries

@@ -204,9 +204,7 @@ def _chunk_backward(
         return (passed, of_start), delta
 
     xs = (before, carries, saved, mask, resets, direct)
-    cotangents, delta = jax.lax.scan(
-        body, cotangents, xs, reverse=True, unroll=unroll
-    )
+    cotangents, delta = jax.lax.scan(body, cotangents, xs, reverse=True, unroll=unroll)
     from_steps, of_projected = adjoint.collect(params, before, saved, delta)
     _, pullback = jax.vjp(cell.project, params, inputs)
     gradients, of_inputs = pullback(of_projected)

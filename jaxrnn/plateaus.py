@@ -1,0 +1,158 @@
+"""What happens when training no longer gets better? It stops, or it slows down."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrnn.solvers.base import hold
+from jaxrnn.train import TrainState
+
+History = Mapping[str, Sequence[Any]]  # {name: a value per epoch so far}
+
+
+@dataclasses.dataclass(frozen=True)
+class EarlyStopping:
+    """Stops when a value has not improved for `patience` epochs, and goes back.
+
+    `fit` then returns the state of the best epoch (Keras' EarlyStopping with
+    `restore_best_weights=True`). With several models each stops for itself: its best
+    state is kept, and the epochs that the others still need do not change it.
+
+    A NaN is never an improvement; without any number the state given to `fit` comes
+    back. (Keras takes the first value for the best, and no number is below a NaN: after
+    a NaN in the first epoch it stops, whatever comes.)
+
+    Attributes:
+      monitor: a name in the history.
+      patience: epochs without improvement to wait for; Keras' 0 means 1 as well.
+      min_delta: what is gained by no more than this does not count as an improvement.
+      higher_is_better: for an accuracy, say; Keras' `mode="max"`.
+      start_from_epoch: the epochs before it, counted from 0, are not looked at.
+
+    Raises:
+      ValueError: patience below 1.
+
+    Example:
+      >>> EarlyStopping("val_accuracy", patience=2, higher_is_better=True).min_delta
+      0.0
+    """
+
+    monitor: str = "val_loss"
+    patience: int = 1
+    min_delta: float = 0.0
+    higher_is_better: bool = False
+    start_from_epoch: int = 0
+
+    def __post_init__(self) -> None:
+        _check_patience(self.patience)
+
+
+@dataclasses.dataclass(frozen=True)
+class ReduceOnPlateau:
+    """Reduces the learning rate when a value has not improved for `patience` epochs.
+
+    Keras' ReduceLROnPlateau, as a pure function: the rate of an epoch follows from the
+    rate before it and the history. For `learning_rate` of `fit`. With several models
+    each has a rate of its own. As with `EarlyStopping`, a NaN is never an improvement.
+    (`optax.contrib.reduce_on_plateau` compares after every update, and its tolerance is
+    relative.)
+
+    Attributes:
+      monitor: a name in the history.
+      factor: of the reduction, between 0 and 1.
+      patience: epochs without improvement to wait for.
+      min_delta: what is gained by no more than this does not count as an improvement.
+      cooldown: epochs after a reduction that do not count as waiting.
+      min_rate: the rate is not reduced below it; Keras' `min_lr`.
+      higher_is_better: for an accuracy, say; Keras' `mode="max"`.
+
+    Raises:
+      ValueError: patience below 1, a factor that is not between 0 and 1; when called,
+        a monitor that is not in the history.
+
+    Example:
+      >>> rule = ReduceOnPlateau(factor=0.5, patience=2)
+      >>> print(rule(3, 0.1, {"val_loss": [0.7, 0.8, 0.9]}))
+      0.05
+      >>> print(rule(4, 0.05, {"val_loss": [0.7, 0.8, 0.9, 0.9]}))
+      0.05
+    """
+
+    monitor: str = "val_loss"
+    factor: float = 0.1
+    patience: int = 10
+    min_delta: float = 1e-4
+    cooldown: int = 0
+    min_rate: float = 0.0
+    higher_is_better: bool = False
+
+    def __post_init__(self) -> None:
+        _check_patience(self.patience)
+        if not 0 < self.factor < 1:
+            raise ValueError(f"factor must lie between 0 and 1, got {self.factor}.")
+
+    def __call__(self, epoch: int, rate: Any, history: History) -> Any:
+        """The rate of `epoch`, from the rate and the values of the epochs before it."""
+        if epoch == 0:
+            return rate
+        by_model = _monitored(history, self).reshape(epoch, -1).T.tolist()
+        due = np.reshape([self._is_due(values) for values in by_model], np.shape(rate))
+        reduced = np.maximum(rate * self.factor, self.min_rate)
+        return np.where(due & (rate > self.min_rate), reduced, rate)[()]
+
+    def _is_due(self, values: Sequence[float]) -> bool:
+        """Whether the last epoch of one model calls for a reduction."""
+        best, waited, cooling, due = np.inf, 0, 0, False
+        for value in values:
+            due = False
+            cooling = max(cooling - 1, 0)
+            if value + self.min_delta < best:
+                best, waited = value, 0
+            elif cooling == 0:
+                waited += 1
+                if waited >= self.patience:
+                    due, waited, cooling = True, 0, self.cooldown
+        return due
+
+
+class Best(NamedTuple):
+    """The best state so far, and how long ago that was; one entry per model."""
+
+    state: TrainState
+    value: np.ndarray
+    epochs_since: np.ndarray
+
+    @classmethod
+    def start(cls, state: TrainState) -> "Best":
+        models = state.step.shape
+        return cls(state, np.full(models, np.inf), np.zeros(models, int))
+
+    def after(self, state: TrainState, history: History, rule: EarlyStopping) -> "Best":
+        value = _monitored(history, rule)[-1]
+        unseen = len(history[rule.monitor]) <= rule.start_from_epoch
+        running = self.epochs_since < rule.patience
+        improved = unseen | (running & (value + rule.min_delta < self.value))
+        return Best(
+            hold(jnp.asarray(improved), state, self.state),
+            np.where(improved & (not unseen), value, self.value),
+            np.where(improved, 0, self.epochs_since + 1),
+        )
+
+
+def _monitored(history: History, rule: EarlyStopping | ReduceOnPlateau) -> np.ndarray:
+    """What a rule looks at, one value per epoch, smaller is better."""
+    if rule.monitor not in history:
+        raise ValueError(
+            f"monitor must be one of {sorted(history)}, got {rule.monitor!r}; "
+            "the val_ names need validation=..."
+        )
+    values = np.asarray(history[rule.monitor])
+    return -values if rule.higher_is_better else values
+
+
+def _check_patience(patience: int) -> None:
+    if patience < 1:
+        raise ValueError(f"patience must be at least 1, got {patience}.")

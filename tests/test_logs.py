@@ -1,0 +1,118 @@
+"""Does every epoch reach the file at once, and come back from it?"""
+
+import csv
+import struct
+
+import keras
+import numpy as np
+import pytest
+from tensorboardX.proto import event_pb2
+
+from jaxrnn import logs, report
+
+RECORDS = [  # of one model
+    {"loss": 0.1 + 0.2, "val_loss": 1e-20},
+    {"loss": float("nan"), "val_loss": 2.0},
+]
+MODELS = [  # of two
+    {"loss": np.array([0.5, 0.25]), "learning_rate": 0.1},
+    {"loss": np.array([0.4, 0.125]), "learning_rate": 0.1},
+]
+
+
+def read_csv(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_csv_holds_what_keras_writes(tmp_path):
+    log = logs.csv_lines(tmp_path / "new" / "ours.csv")
+    wanted = keras.callbacks.CSVLogger(tmp_path / "keras.csv")
+    wanted.on_train_begin()
+    for epoch, record in enumerate(RECORDS):
+        log(epoch, record)
+        wanted.on_epoch_end(epoch, dict(record))
+        found = read_csv(tmp_path / "new" / "ours.csv")  # while the run goes on
+        assert found == read_csv(tmp_path / "keras.csv")
+        assert len(found) == epoch + 1
+    wanted.on_train_end()
+    assert float(found[0]["loss"]) == 0.1 + 0.2  # every digit
+
+
+def test_csv_has_a_column_per_model(tmp_path):
+    log = logs.csv_lines(tmp_path / "run.csv")
+    for epoch, record in enumerate(MODELS):
+        log(epoch, record)
+    assert (tmp_path / "run.csv").read_text().splitlines() == [
+        "epoch,loss/0,loss/1,learning_rate",
+        "0,0.5,0.25,0.1",
+        "1,0.4,0.125,0.1",
+    ]
+
+
+def test_a_file_is_begun_anew_or_added_to(tmp_path):
+    path = tmp_path / "run.csv"
+    for append, rows in ((True, 1), (True, 2), (False, 1), (True, 2)):
+        logs.csv_lines(path, append=append)(0, RECORDS[0])
+        assert len(read_csv(path)) == rows
+    with pytest.raises(
+        ValueError, match=r"\['epoch', 'loss', 'val_loss'\], got .*'mse'"
+    ):
+        logs.csv_lines(path, append=True)(0, {"mse": 1.0})
+    assert len(read_csv(path)) == 2
+    logs.csv_lines(path)
+    assert path.read_text() == ""  # nothing of the run before is left
+
+    path = tmp_path / "run.jsonl"
+    for append, rows in ((True, 1), (True, 2), (False, 1)):
+        logs.json_lines(path, append=append)(0, RECORDS[0])
+        assert len(report.read_records(path)) == rows
+
+
+def test_json_lines_come_back(tmp_path):
+    path = tmp_path / "new" / "run.jsonl"
+    log = logs.json_lines(path)
+    for epoch, record in enumerate(MODELS):
+        log(epoch, record)
+        last = report.read_records(path)[-1]  # while the run goes on
+        assert last == {
+            "epoch": epoch,
+            "loss": record["loss"].tolist(),
+            "learning_rate": 0.1,
+        }
+
+
+def read_events(folder):
+    """(step, tag, value); a record is a length, a checksum, the event, a checksum."""
+    (path,) = folder.iterdir()
+    content, events, start = path.read_bytes(), [], 0
+    while start < len(content):
+        (length,) = struct.unpack_from("<Q", content, start)
+        event = event_pb2.Event.FromString(content[start + 12 : start + 12 + length])
+        events += [(event.step, v.tag, v.simple_value) for v in event.summary.value]
+        start += length + 16
+    return events
+
+
+def test_tensorboard(tmp_path):
+    with logs.tensorboard(tmp_path / "run") as log:
+        log(0, MODELS[0])
+        first = read_events(tmp_path / "run")  # while the run goes on
+        log(1, MODELS[1])
+    want = [(0, "loss/0", 0.5), (0, "loss/1", 0.25), (0, "learning_rate", 0.1)]
+    assert first == [(*event, np.float32(value)) for *event, value in want]
+    events = read_events(tmp_path / "run")
+    assert len(events) == 6
+    assert events[4] == (1, "loss/1", 0.125)
+
+
+def test_missing_tensorboard_is_named(monkeypatch, tmp_path):
+    def no_package(name):
+        raise ModuleNotFoundError(name=name)
+
+    monkeypatch.setattr(logs.importlib, "import_module", no_package)
+    with (
+        pytest.raises(ImportError, match=r"tensorboardX.*jaxrnn\[tensorboard\]"),
+        logs.tensorboard(tmp_path),
+    ):
+        pass
