@@ -79,6 +79,9 @@ from jaxrnn.plateaus import EarlyStopping as EarlyStopping
 from jaxrnn.plateaus import ReduceOnPlateau as ReduceOnPlateau
 from jaxrnn.fitting import fit as fit
 
+# How trained weights come in and go out (jaxrnn.nnx is imported by itself).
+from jaxrnn import interchange as interchange
+
 # How results reach a reader.
 from jaxrnn import logs as logs
 from jaxrnn import report as report

@@ -20,7 +20,7 @@ FLOORS = [
     {"layers", "flax_rnn"},
     {"modules", "nnx"},
     {"models"},
-    {"train"},
+    {"interchange", "train"},
     {"plateaus"},
     {"fitting"},
 ]
@@ -100,6 +100,7 @@ def test_import_loads_nothing_heavy():
         "tqdm",
         "tensorboardX",
         "h5py",
+        "equinox",
         "safetensors",
         "flax.nnx",
     ]

@@ -143,9 +143,103 @@ def test_equal_settings_give_the_same_cell():
 def test_solver_none_is_the_default_solver():
     no_slope = jaxrnn.simple_rnn_cell(activation=jax.nn.softplus)
     assert isinstance(jaxrnn.default_solver(jaxrnn.simple_rnn), jaxrnn.HoistedScan)
-    assert isinstance(jaxrnn.default_solver(jaxrnn.gru), jaxrnn.Scan)
+    assert isinstance(jaxrnn.default_solver(jaxrnn.gru, 10**9), jaxrnn.Scan)
+    assert isinstance(jaxrnn.default_solver(jaxrnn.lstm, 10**5), jaxrnn.Scan)
+    assert isinstance(jaxrnn.default_solver(jaxrnn.lstm, 10**6), jaxrnn.HoistedScan)
     assert isinstance(jaxrnn.default_solver(no_slope), jaxrnn.Scan)
     assert all(isinstance(s, jaxrnn.Solver) for s in (jaxrnn.Scan(),))
+
+
+@THREE_CELLS
+def test_a_reset_forgets_the_initial_carry_too(cell):
+    params, inputs, first = random_problem(cell, np.float32)
+    resets = jnp.zeros((TIME, BATCH), bool).at[0].set(True)
+    found = jaxrnn.rnn(cell, params, inputs, resets=resets, initial_carry=first)
+    want = jaxrnn.rnn(cell, params, inputs)
+    jax.tree.map(np.testing.assert_array_equal, found, want)
+
+
+@THREE_CELLS
+def test_a_reset_at_a_masked_step_counts(cell):
+    """An episode may begin in the padding; what came before is forgotten."""
+    params, inputs, first = random_problem(cell, np.float32)
+    mask = jnp.ones((TIME, BATCH), bool).at[3:].set(False)
+    resets = jnp.zeros((TIME, BATCH), bool).at[4].set(True)
+    last, _ = jaxrnn.rnn(
+        cell, params, inputs, mask=mask, resets=resets, initial_carry=first
+    )
+    jax.tree.map(lambda leaf: np.testing.assert_array_equal(leaf, 0), last)
+
+
+@THREE_CELLS
+def test_all_carries_and_one_step(cell):
+    params, inputs, first = random_problem(cell, np.float32)
+    mask = MASKS["holes"]
+    options = {"mask": mask, "initial_carry": first}
+    for reverse in (False, True):
+        last, carries = jaxrnn.rnn_carries(
+            cell, params, inputs, reverse=reverse, **options
+        )
+        want_last, want = jaxrnn.rnn(
+            cell, params, inputs, hold_outputs=True, reverse=reverse, **options
+        )
+        jax.tree.map(np.testing.assert_array_equal, last, want_last)
+        np.testing.assert_array_equal(cell.output(carries), want)
+        end = 0 if reverse else -1
+        jax.tree.map(
+            lambda x, y, end=end: np.testing.assert_array_equal(x[end], y),
+            carries,
+            last,
+        )
+    carry = first
+    want = jaxrnn.rnn(cell, params, inputs, initial_carry=first)[1]
+    for step_inputs, output in zip(inputs, want, strict=True):
+        carry, found = jaxrnn.rnn_step(cell, params, carry, step_inputs)
+        np.testing.assert_allclose(found, output, rtol=0, atol=1e-6)
+
+
+@THREE_CELLS
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_mixed_precision(cell, dtype):
+    """Float32 parameters keep their dtype, and so do their gradients."""
+    params, inputs, first = random_problem(cell, np.float32)
+
+    def loss(params, dtype):
+        last, outputs = jaxrnn.rnn(
+            cell, params, inputs, initial_carry=first, dtype=dtype
+        )
+        return (outputs.astype(jnp.float32) ** 2).sum(), (last, outputs)
+
+    low, (last, outputs) = jax.grad(loss, has_aux=True)(params, dtype)
+    assert {x.dtype for x in jax.tree.leaves((last, outputs))} == {jnp.dtype(dtype)}
+    assert {x.dtype for x in jax.tree.leaves(low)} == {jnp.dtype("float32")}
+    high, _ = jax.grad(loss, has_aux=True)(params, jnp.float32)
+    for name in params:
+        # 8 bits of bfloat16 are 2^-8 a rounding, over seven steps and back; sums of
+        # 35 rows, so relative to the largest entry.
+        scale = np.abs(high[name]).max()
+        np.testing.assert_allclose(low[name], high[name], rtol=0, atol=0.05 * scale)
+
+
+@pytest.mark.parametrize("solver", [jaxrnn.Scan(), jaxrnn.HoistedScan()], ids=repr)
+def test_sums_are_float32_under_bfloat16(solver):
+    """A thousand terms of 1/256: bfloat16 alone would stop adding at 1 (8 bits)."""
+    cell = jaxrnn.simple_rnn_cell(activation=jaxrnn.linear)
+    time = 1000
+    params = {
+        "kernel": jnp.ones((time, 1)),
+        "recurrent_kernel": jnp.zeros((1, 1)),
+        "bias": jnp.zeros(1),
+    }
+    inputs = jnp.full((time, 1, time), 1 / 256, jnp.bfloat16)
+
+    def outputs(params):
+        return jaxrnn.rnn(cell, params, inputs, dtype=jnp.bfloat16, solver=solver)[1]
+
+    np.testing.assert_allclose(outputs(params)[0, 0], time / 256, rtol=2**-8)
+    gradients = jax.grad(lambda p: outputs(p).astype(jnp.float32).sum())(params)
+    np.testing.assert_allclose(gradients["kernel"], time / 256, rtol=1e-6)
+    np.testing.assert_allclose(gradients["bias"], time, rtol=1e-6)
 
 
 def test_lengths_to_mask():
@@ -242,6 +336,16 @@ def call(**changes):
             {"mask": np.ones((7, 5), np.int32)},
             TypeError,
             r"boolean .* got int32; write mask != 0",
+        ),
+        (
+            {"resets": np.ones((5, 7), bool)},
+            ValueError,
+            r"resets must have the \(time, \*batch\) shape .* got \(5, 7\)",
+        ),
+        (
+            {"resets": np.ones((7, 5), np.int32)},
+            TypeError,
+            r"resets must be boolean with True = a new episode, got int32",
         ),
         (
             {"params": {"kernel": np.ones((3, 16), np.float32)}},

@@ -235,20 +235,20 @@ def derived_adjoint(cell: Cell) -> Adjoint:
     that takes time as one more batch axis.
     """
 
-    def forward(params: Params, carry: Carry, projected: Array) -> tuple[Carry, Array]:
+    def forward(params: Params, carry: Carry, projected: Any) -> tuple[Carry, Any]:
         return cell.step(params, carry, projected), projected
 
     def backward(
-        params: Params, before: Carry, after: Carry, saved: Array, cotangent: Carry
+        params: Params, before: Carry, after: Carry, saved: Any, cotangent: Carry
     ) -> tuple[Carry, Carry]:
         del after
         _, pullback = jax.vjp(lambda carry: cell.step(params, carry, saved), before)
         return pullback(cotangent)[0], cotangent
 
     def collect(
-        params: Params, before: Carry, saved: Array, delta: Carry
-    ) -> tuple[dict[str, Array], Array]:
-        def all_steps(params: Params, projected: Array) -> Carry:
+        params: Params, before: Carry, saved: Any, delta: Carry
+    ) -> tuple[dict[str, Array], Any]:
+        def all_steps(params: Params, projected: Any) -> Carry:
             return cell.step(params, before, projected)
 
         _, pullback = jax.vjp(all_steps, dict(params), saved)

@@ -1,0 +1,37 @@
+"""How do trained weights come in and go out? One counterpart per file.
+
+Every function takes and returns plain parameters, nested dicts as `model.init` makes
+them. What comes in is NumPy arrays in the dtypes of the source. None of the libraries
+is imported; h5py and safetensors are, by the functions that read and write files.
+"""
+
+from jaxrnn.interchange.keras import from_keras, to_keras  # isort: skip
+from jaxrnn.interchange.keras_files import (  # isort: skip
+    load_keras,
+    save_keras_weights,
+    save_keras_model,
+    replace_keras_weights,
+)
+from jaxrnn.interchange.torch import from_torch, to_torch  # isort: skip
+from jaxrnn.interchange.flax import from_linen, to_linen, from_nnx, to_nnx  # isort: skip
+from jaxrnn.interchange.equinox import from_equinox, to_equinox  # isort: skip
+from jaxrnn.interchange.safetensors import save, load  # isort: skip
+
+__all__ = [  # noqa: RUF022 (in reading order)
+    "from_keras",
+    "to_keras",
+    "load_keras",
+    "save_keras_weights",
+    "save_keras_model",
+    "replace_keras_weights",
+    "from_torch",
+    "to_torch",
+    "from_linen",
+    "to_linen",
+    "from_nnx",
+    "to_nnx",
+    "from_equinox",
+    "to_equinox",
+    "save",
+    "load",
+]

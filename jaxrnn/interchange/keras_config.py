@@ -1,0 +1,216 @@
+"""Which Sequential model of Keras is a Linen model of jaxrnn?
+
+Only settings that are not Keras' defaults are written: initial values do not matter to
+trained weights.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxrnn.cells.activations import linear
+from jaxrnn.cells.base import Params
+from jaxrnn.interchange.structure import (
+    check_like,
+    directions,
+    layers,
+    recurrent_sizes,
+)
+from jaxrnn.layers import concatenate
+from jaxrnn.models import FlattenClassifier, Forecaster, TextClassifier
+from jaxrnn.modules import GRU, LSTM, Bidirectional, SimpleRNN, Stacked
+
+Config = dict[str, Any]
+
+_WAY_OUT = "build the model in Keras and give it the weights with save_keras_weights."
+
+# Functions that agree with Keras' of that name. Not so: jax.nn.gelu, which approximates
+# by default, and jax.nn.leaky_relu, which has another slope.
+ACTIVATIONS: dict[Callable[..., Any], str] = {
+    jnp.tanh: "tanh",
+    jax.lax.tanh: "tanh",
+    jax.nn.sigmoid: "sigmoid",
+    jax.lax.logistic: "sigmoid",
+    jax.nn.relu: "relu",
+    linear: "linear",
+    jax.nn.elu: "elu",
+    jax.nn.selu: "selu",
+    jax.nn.silu: "silu",
+    jax.nn.softplus: "softplus",
+    jax.nn.soft_sign: "softsign",
+    jax.nn.hard_sigmoid: "hard_sigmoid",
+    jax.nn.hard_tanh: "hard_tanh",
+    jax.nn.relu6: "relu6",
+    jnp.exp: "exponential",
+}
+
+
+def keras_config(model: nn.Module, params: Params, *, mask_zero: bool) -> Config:
+    """What config.json says of a model: a Sequential and its layers."""
+    paths = layers(params)  # the names are checked before they are read
+    dtype = str(jax.tree.leaves(params)[0].dtype)
+    # Keras cannot draw orthogonal values in 16 bits; mixed, its variables have 32.
+    dtype = f"mixed_{dtype}" if dtype in ("bfloat16", "float16") else dtype
+
+    def dense(units: int, activation: str) -> Config:
+        return _layer("Dense", dtype, units=units, activation=activation)
+
+    if isinstance(model, TextClassifier | FlattenClassifier):
+        time = None
+        if isinstance(model, FlattenClassifier) and "hidden" in params:
+            time = params["hidden"]["kernel"].shape[0] // model.embed_features
+        inputs = jnp.zeros((1, time or 1), jnp.int32)
+        embed = {"input_dim": model.vocab_size, "output_dim": model.embed_features}
+        chain = [
+            _input([None, time], "int32"),
+            _layer("Embedding", dtype, mask_zero=mask_zero, **embed),
+        ]
+    elif isinstance(model, Forecaster):
+        first, *_ = directions(*next(iter(paths.items()))).items()
+        in_features = recurrent_sizes(*first).in_features
+        inputs = jnp.zeros((1, 1, in_features), jnp.float32)
+        chain = [_input([None, None, in_features], None)]
+    else:
+        raise TypeError(
+            "model must be a TextClassifier, FlattenClassifier or Forecaster, got "
+            f"{type(model).__name__}; {_WAY_OUT}"
+        )
+    check_like(params, jax.eval_shape(model.init, jax.random.key(0), inputs)["params"])
+
+    if isinstance(model, FlattenClassifier):
+        chain.append(_layer("Flatten", dtype))
+    else:
+        chain += recurrent_layers(model.recurrent, dtype, sequences=False)
+    if model.hidden_features is not None:
+        activation = activation_name(model.hidden_activation)
+        chain.append(dense(model.hidden_features, activation))
+    chain.append(dense(1, "linear" if isinstance(model, Forecaster) else "sigmoid"))
+    return _keras("keras", "Sequential", {"name": "sequential", "layers": chain})
+
+
+def activation_name(activation: Callable[..., Any]) -> str:
+    """Keras' name of an activation.
+
+    Raises:
+      ValueError: for a function that Keras has no name for.
+
+    Example:
+      >>> activation_name(jax.nn.relu)
+      'relu'
+    """
+    name = ACTIVATIONS.get(activation)
+    if name is None:
+        raise ValueError(
+            f"an activation must be among {sorted(set(ACTIVATIONS.values()))}, got "
+            f"{activation}; {_WAY_OUT}"
+        )
+    return name
+
+
+# Settings of a recurrent layer -> Keras' name of them, where it has one.
+_SETTINGS = {
+    "features": "units",
+    "use_bias": "use_bias",
+    "reset_after": "reset_after",
+    "unit_forget_bias": "unit_forget_bias",
+    "dropout": "dropout",
+    "recurrent_dropout": "recurrent_dropout",
+}
+_ACTIVATIONS = ("activation", "recurrent_activation")
+_ELSEWHERE = {  # in the arguments below, or in nothing that a trained layer computes
+    *("return_sequences", "reverse", "keep_order", "hold_outputs", "solver"),
+    *("kernel_init", "recurrent_kernel_init", "bias_init", "dtype", "param_dtype"),
+    *("parent", "name"),
+}
+_MERGES = {concatenate: "concat", jnp.add: "sum", jnp.multiply: "mul"}
+
+
+def recurrent_layers(layer: nn.Module, dtype: str, *, sequences: bool) -> list[Config]:
+    """The Keras layers of a recurrent layer, several of a Stacked.
+
+    Args:
+      layer: a SimpleRNN, GRU or LSTM, a Bidirectional or a Stacked of these.
+      dtype: Keras' policy.
+      sequences: whether the last one returns its outputs at all steps.
+
+    Raises:
+      TypeError, ValueError: a layer, or a setting of one, that Keras lacks.
+    """
+    if isinstance(layer, Stacked):
+        *lower, last = layer.layers
+        configs = []
+        for one in lower:
+            configs += recurrent_layers(one, dtype, sequences=True)
+            if layer.dropout:
+                configs.append(_layer("Dropout", dtype, rate=layer.dropout))
+        return configs + recurrent_layers(last, dtype, sequences=sequences)
+    if isinstance(layer, Bidirectional):
+        if layer.merge not in _MERGES:
+            raise ValueError(
+                "the merge of a Bidirectional must be concatenate, jnp.add or "
+                f"jnp.multiply, got {layer.merge}; {_WAY_OUT}"
+            )
+        return [
+            _layer(
+                "Bidirectional",
+                dtype,
+                merge_mode=_MERGES[layer.merge],
+                layer=_recurrent(layer.forward, dtype, sequences, reverse=False),
+                backward_layer=_recurrent(
+                    layer.reverse, dtype, sequences, reverse=True
+                ),
+            )
+        ]
+    reverse = getattr(layer, "reverse", False)
+    if reverse and sequences:
+        raise ValueError(
+            "Keras returns the sequence of a reversed layer in the order it was made, "
+            "so such a layer must return its last output alone, got a reversed "
+            f"{type(layer).__name__} below another layer; {_WAY_OUT}"
+        )
+    return [_recurrent(layer, dtype, sequences, reverse=reverse)]
+
+
+def _recurrent(
+    layer: nn.Module, dtype: str, sequences: bool, *, reverse: bool
+) -> Config:
+    class_name = type(layer).__name__
+    if type(layer) not in (SimpleRNN, GRU, LSTM):
+        raise TypeError(
+            "a recurrent layer must be a SimpleRNN, GRU or LSTM, or a Bidirectional or "
+            f"Stacked of these, got {class_name}; {_WAY_OUT}"
+        )
+    settings: Config = {"return_sequences": sequences, "go_backwards": reverse}
+    for field in dataclasses.fields(layer):
+        value = getattr(layer, field.name)
+        if field.name in _SETTINGS:
+            settings[_SETTINGS[field.name]] = value
+        elif field.name in _ACTIVATIONS:
+            settings[field.name] = activation_name(value)
+        elif field.name not in _ELSEWHERE and value != field.default:
+            raise ValueError(
+                f"{class_name} must be saved without {field.name}, which the Keras "
+                f"layer lacks, got {value!r}; {_WAY_OUT}"
+            )
+    return _layer(class_name, dtype, **settings)
+
+
+def _keras(module: str, class_name: str, config: Config) -> Config:
+    return {
+        "module": module,
+        "class_name": class_name,
+        "config": config,
+        "registered_name": None,
+    }
+
+
+def _layer(class_name: str, dtype: str | None, **settings: Any) -> Config:
+    return _keras("keras.layers", class_name, {"dtype": dtype, **settings})
+
+
+def _input(batch_shape: list[int | None], dtype: str | None) -> Config:
+    return _layer("InputLayer", dtype, batch_shape=batch_shape)
