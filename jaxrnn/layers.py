@@ -266,9 +266,7 @@ def _time_to(axis: int, sequences: Any) -> Any:
     return jax.tree.map(lambda x: jnp.moveaxis(x, 0, axis), sequences)
 
 
-def _mask(
-    mask: Array | None, lengths: Array | None, inputs: Array, time_axis: int
-) -> Array | None:
+def _mask(mask: Any, lengths: Any, inputs: Any, time_axis: int) -> Any:
     if lengths is None:
         return mask
     if mask is not None:

@@ -52,7 +52,12 @@ def test_names_of_the_translation_table_exist():
     table = README.split("## From Keras")[1].split("## Read the code")[0]
     ours = [line.split("|")[2] for line in table.splitlines() if line.startswith("| `")]
     assert len(ours) > 15
-    for name in set(re.findall(r"\b(data|metrics|report)\.(\w+)", " ".join(ours))):
+    for name in set(
+        re.findall(
+            r"\b(data|metrics|report|logs|interchange|regularizers|constraints)\.(\w+)",
+            " ".join(ours),
+        )
+    ):
         assert hasattr(getattr(jaxrnn, name[0]), name[1]), name
     called = re.findall(r"(?<![\w.])([A-Za-z_]\w+)\(", " ".join(ours))
     known = {"print", "loss_fn", "state"}
