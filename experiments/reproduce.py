@@ -21,6 +21,7 @@ import jax
 import sentences
 import sine
 import tyro
+from speed import SOLVERS
 
 import jaxrnn
 from jaxrnn import report
@@ -171,31 +172,28 @@ def speed(out: pathlib.Path) -> str:
         for r in records
         if "updates" in r
     ]
-    timed = {
-        (r["shape"], r["layer"], r["run"], r["solver"]): r["median_ms"]
-        for r in records
-        if "layer" in r
-    }
+    layers = [r for r in records if "layer" in r]
     gradients = []
-    for shape, layer, run, solver in timed:
-        if solver != "flax.linen.RNN":
-            continue
-        hoisted, theirs, plain = (
-            timed[shape, layer, run, name]
-            for name in ("HoistedScan", "flax.linen.RNN", "Scan")
-        )
-        default = type(jaxrnn.default_solver(getattr(jaxrnn, layer))).__name__
-        ours = timed[shape, layer, run, default]
+    for flax in (r for r in layers if r["solver"] == "flax.linen.RNN"):
+        shape, layer, run = flax["shape"], flax["layer"], flax["run"]
+        ours = {
+            r["solver"]: r
+            for r in layers
+            if (r["shape"], r["layer"], r["run"]) == (shape, layer, run)
+        }
+        solver = jaxrnn.default_solver(getattr(jaxrnn, layer), flax["values"])
+        default = next(name for name, s in SOLVERS.items() if s == solver)
+        ratio = flax["median_ms"] / ours[default]["median_ms"]
         gradients.append(
             {
                 "shape": shape,
                 "layer": layer,
                 "run": run,
-                "flax.linen.RNN, ms": f"{theirs:.3g}",
-                "Scan, ms": f"{plain:.3g}",
-                "HoistedScan, ms": f"{hoisted:.3g}",
+                **{f"{name}, ms": f"{r['median_ms']:.3g}" for name, r in ours.items()},
                 "default": default,
-                "default, times as fast as Flax": f"{theirs / ours:.1f}",
+                "times as fast as Flax": f"{ratio:.1f}",
+                "MiB": f"{ours[default]['temp_mib']:.3g}",
+                "MiB, Flax": f"{flax['temp_mib']:.3g}",
             }
         )
     first = records[0]
@@ -205,7 +203,8 @@ def speed(out: pathlib.Path) -> str:
         f"{report.markdown_table(gradients)}\n\n"
         f"Medians on {first['cores']} cores of one {first['platform']} machine, "
         f"{first['dtype']}, JAX {first['jax']}, Flax {first['flax']}, interleaved; "
-        "differences under 10 % are noise. `make bench` measures again; the shapes "
+        "differences under 10 % are noise. MiB: temporary memory of the program, with "
+        "the default solver and with Flax. `make bench` measures again; the shapes "
         "stand in `experiments/speed.py`."
     )
 

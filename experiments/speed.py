@@ -1,7 +1,7 @@
 """How fast are an update, an epoch and a gradient, solver by solver?
 
 Command    python experiments/speed.py
-Time       about 3 minutes on 2 cores
+Time       about 4 minutes on 2 cores
 Expect     on 2 CPU cores: the 50 epochs of the sine tutorial (2,850 updates) in under
            0.5 s after compilation, an epoch of the 002 model (157 updates) in under
            1.5 s, one compilation of the epoch each; gradients 1.0 to 1.7 times as
@@ -43,6 +43,12 @@ SHAPES = {  # (batch, time, in_features, features)
     "imdb-002": (128, 100, 32, 32),
     "imdb-004b": (128, 30, 16, 32),
     "wide": (64, 256, 256, 256),
+}
+SOLVERS = {
+    "Scan": jaxrnn.Scan(),
+    "Scan, project first": jaxrnn.Scan(project_first=True),
+    "HoistedScan": jaxrnn.HoistedScan(),
+    "HoistedScan, project first": jaxrnn.HoistedScan(project_first=True),
 }
 
 
@@ -177,11 +183,8 @@ def gradient(layer: str, shape: str, repeats: int) -> list[dict]:
     batch, steps, in_features, features = SHAPES[shape]
     inputs = jax.random.normal(jax.random.key(0), (batch, steps, in_features))
     ours, flax_cell = LAYERS[layer]
-    rivals = {
-        "Scan": ours(features, solver=jaxrnn.Scan()),
-        "HoistedScan": ours(features, solver=jaxrnn.HoistedScan()),
-        "flax.linen.RNN": nn.RNN(flax_cell(features)),
-    }
+    rivals = {name: ours(features, solver=solver) for name, solver in SOLVERS.items()}
+    rivals["flax.linen.RNN"] = nn.RNN(flax_cell(features))
     runs, rows = {}, []
     for name, module in rivals.items():
         params = module.init(jax.random.key(1), inputs)["params"]
@@ -202,6 +205,7 @@ def gradient(layer: str, shape: str, repeats: int) -> list[dict]:
             compile_s = time.perf_counter() - started
             memory = compiled.memory_analysis()
             row = {"shape": shape, "layer": layer, "run": kind, "solver": name}
+            row["values"] = batch * steps * features
             row |= {
                 "compile_s": round(compile_s, 2),
                 "temp_mib": round(memory.temp_size_in_bytes / 2**20, 2),

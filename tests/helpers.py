@@ -14,12 +14,10 @@ TIME, BATCH, IN_FEATURES, FEATURES = 7, 5, 3, 4
 
 SOLVERS = [
     jaxrnn.Scan(),
-    jaxrnn.Scan(unroll=2),
     jaxrnn.Scan(project_first=True),
     jaxrnn.HoistedScan(),
-    jaxrnn.HoistedScan(chunk=2),  # 7 steps: 1, then 3 times 2
+    jaxrnn.HoistedScan(unroll=2, chunk=2),  # 7 steps: 1, then 3 times 2
     jaxrnn.HoistedScan(project_first=True, chunk=None),
-    jaxrnn.Checkpointed(),
     jaxrnn.Checkpointed(jaxrnn.HoistedScan(), chunk=3),
 ]
 
