@@ -73,6 +73,7 @@ def fit(
     batch_size: int = 32,
     validation: Dataset | None = None,
     shuffle: bool = True,
+    noise_key: Key[Array, "*models"] | None = None,
     learning_rate: LearningRate | None = None,
     early_stopping: EarlyStopping | None = None,
     over: Over | None = None,
@@ -97,6 +98,10 @@ def fit(
       batch_size: rows per update.
       validation: evaluated after every epoch, under names that begin with `val_`.
       shuffle: False keeps the order of the dataset.
+      noise_key: for dropout: in training `loss_fn` is called as `(params, batch, key)`,
+        with another key at every update, and for validation as `(params, batch)`; so
+        write `loss_fn(params, batch, key=None)`, and in it `deterministic=key is None,
+        rngs={"dropout": key}`. With `over` one key per model.
       learning_rate: `(epoch, rate, history) -> rate`, called before every epoch with
         the rate so far and `{name: values by epoch}`: a `ReduceOnPlateau`, or, as
         Keras' LearningRateScheduler, `lambda epoch, rate, history: 0.9 * rate`. It
@@ -143,6 +148,8 @@ def fit(
       True
     """
     _check(state, dataset, validation, key, epochs, batch_size, over)
+    if noise_key is not None:
+        _check_key("noise_key", noise_key, state)
     if isinstance(dataset, Dataset):
         in_memory = jax.device_put(dataset)
         examples = dataset.inputs.shape[0]
@@ -155,13 +162,19 @@ def fit(
                 loss_fn=loss_fn,
                 optimizer=optimizer,
                 batch_size=batch_size,
+                noise_key=noise_key,
                 over=over,
             )
     else:
 
         def one_pass(state: TrainState, epoch: int) -> tuple[TrainState, Any]:
-            batches = dataset(epoch)
-            return train_batches(state, batches, loss_fn=loss_fn, optimizer=optimizer)
+            return train_batches(
+                state,
+                dataset(epoch),
+                loss_fn=loss_fn,
+                optimizer=optimizer,
+                noise_key=noise_key,
+            )
 
     validation = jax.device_put(validation)
     best = Best.start(state)
@@ -205,16 +218,7 @@ def _check(
     for part in (dataset, validation):
         if isinstance(part, Dataset):
             check_dataset(part)
-    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        raise TypeError(
-            f"key must be a typed key, got an array of {key.dtype}; "
-            "make one with jax.random.key(seed)."
-        )
-    if key.shape != state.step.shape:
-        raise ValueError(
-            f"key must have one key per model, shape {state.step.shape}, got "
-            f"{key.shape}; split one with jax.random.split(key, models)."
-        )
+    _check_key("key", key, state)
     if (over is None) != (key.shape == ()):
         raise ValueError(
             f"over must be given if and only if the state holds several models; got "
@@ -224,4 +228,17 @@ def _check(
         raise ValueError(
             "over trains several models on a Dataset in memory, got a function that "
             "makes batches; train the models one after the other, or give a Dataset."
+        )
+
+
+def _check_key(name: str, key: Any, state: TrainState) -> None:
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        raise TypeError(
+            f"{name} must be a typed key, got an array of {key.dtype}; "
+            "make one with jax.random.key(seed)."
+        )
+    if key.shape != state.step.shape:
+        raise ValueError(
+            f"{name} must have one key per model, shape {state.step.shape}, got "
+            f"{key.shape}; split one with jax.random.split(key, models)."
         )

@@ -344,6 +344,20 @@ def run_stack(
     )
 
 
+def step_stack(layers: Any, carries: Any, inputs: Any) -> tuple[Any, Array]:
+    """One time step of layer upon layer."""
+    if len(carries) != len(layers):
+        raise ValueError(
+            f"carry must have one carry for each of the {len(layers)} layers, got "
+            f"{len(carries)}."
+        )
+    after, outputs = [], inputs
+    for layer, carry in zip(layers, carries, strict=True):
+        carry, outputs = layer.step(carry, outputs)
+        after.append(carry)
+    return tuple(after), outputs
+
+
 def over_time(function: Callable[[Array], Any], inputs: Array) -> Any:
     """Applies `function` to every time step: time becomes a part of the batch axis.
 

@@ -29,6 +29,7 @@ from jaxrnn.layers import (
     nonzero,
     over_time,
     run_stack,
+    step_stack,
     uniform_embedding,
 )
 from jaxrnn.recurrence import rnn_step
@@ -345,11 +346,7 @@ class Stacked(Layer):
         Returns:
           The carries after the step, and the output of the last layer.
         """
-        carries, outputs = [], inputs
-        for layer, before in zip(self.layers, carry, strict=True):
-            after, outputs = layer.step(before, outputs)
-            carries.append(after)
-        return tuple(carries), jnp.asarray(outputs)
+        return step_stack(self.layers, carry, inputs)
 
 
 class TimeDistributed(nnx.Module):

@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import Array, Int, Key, PyTree
 
 from jaxrnn import metrics
 from jaxrnn.data.batches import Batch, Dataset
 from jaxrnn.metrics import Mean
 
-LossFn = Callable[[Any, Batch], tuple[Array, dict[str, Mean]]]
+# (params, batch), and a key as well where training is given a noise_key
+LossFn = Callable[..., tuple[Array, dict[str, Mean]]]
 Over = Callable[[Callable], Callable]
 
 
@@ -66,8 +67,10 @@ def _update(
     batch: Batch,
     loss_fn: LossFn,
     optimizer: optax.GradientTransformation,
+    noise_key: Key[Array, ""] | None,
 ) -> tuple[TrainState, dict[str, Mean]]:
-    gradients, means = jax.grad(loss_fn, has_aux=True)(state.params, batch)
+    noise = () if noise_key is None else (jax.random.fold_in(noise_key, state.step),)
+    gradients, means = jax.grad(loss_fn, has_aux=True)(state.params, batch, *noise)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     return TrainState(params, opt_state, state.step + 1), means
@@ -82,6 +85,7 @@ def train_step(
     *,
     loss_fn: LossFn,
     optimizer: optax.GradientTransformation,
+    noise_key: Key[Array, ""] | None = None,
 ) -> tuple[TrainState, dict[str, Mean]]:
     """One update from one batch, compiled; the state given is used up (donated).
 
@@ -90,6 +94,8 @@ def train_step(
       batch: of one shape in all calls, else it is compiled again.
       loss_fn: `(params, batch) -> (loss, {name: Mean})`.
       optimizer: an Optax transformation.
+      noise_key: for dropout: `loss_fn` is called as `(params, batch, key)`, with a key
+        folded with the step, another one at every update.
 
     Returns:
       The next state, and the means of the batch before the update.
@@ -105,7 +111,7 @@ def train_step(
       >>> means["loss"].value.item()
       1.0
     """
-    return _update(state, batch, loss_fn, optimizer)
+    return _update(state, batch, loss_fn, optimizer, noise_key)
 
 
 @functools.partial(
@@ -121,6 +127,7 @@ def train_epoch(
     loss_fn: LossFn,
     optimizer: optax.GradientTransformation,
     batch_size: int,
+    noise_key: Key[Array, "*models"] | None = None,
     over: Over | None = None,
 ) -> tuple[TrainState, dict[str, Mean]]:
     """One pass over a dataset that lives on the device: one compiled `lax.scan`.
@@ -137,8 +144,9 @@ def train_epoch(
       loss_fn: `(params, batch) -> (loss, {name: Mean})`.
       optimizer: an Optax transformation.
       batch_size: rows per update.
-      over: trains several models: `jax.vmap` or `one_by_one`; then `state` and `order`
-        have a leading axis of models. The dataset is shared.
+      noise_key: as in `train_step`.
+      over: trains several models: `jax.vmap` or `one_by_one`; then `state`, `order` and
+        `noise_key` have a leading axis of models. The dataset is shared.
 
     Returns:
       The state after the pass, and the means over it, taken while the parameters
@@ -158,16 +166,19 @@ def train_epoch(
       (3, 5.0)
     """
 
-    def epoch(state: TrainState, order: Array) -> tuple[TrainState, dict[str, Mean]]:
+    def epoch(
+        state: TrainState, order: Array, noise_key: Array | None
+    ) -> tuple[TrainState, dict[str, Mean]]:
         def update(
             state: TrainState, rows: tuple[Array, Array]
         ) -> tuple[TrainState, dict[str, Mean]]:
-            return _update(state, _batch(dataset, *rows), loss_fn, optimizer)
+            batch = _batch(dataset, *rows)
+            return _update(state, batch, loss_fn, optimizer, noise_key)
 
         state, means = jax.lax.scan(update, state, _rows(order, batch_size))
         return state, metrics.over_batches(means)
 
-    return (over(epoch) if over else epoch)(state, order)
+    return (over(epoch) if over else epoch)(state, order, noise_key)
 
 
 def train_batches(
@@ -176,6 +187,7 @@ def train_batches(
     *,
     loss_fn: LossFn,
     optimizer: optax.GradientTransformation,
+    noise_key: Key[Array, ""] | None = None,
 ) -> tuple[TrainState, dict[str, Mean]]:
     """One pass over batches that come from the host: for data that does not fit.
 
@@ -187,6 +199,7 @@ def train_batches(
       batches: of one shape, such as `jaxrnn.data.batches(dataset, 32, rng=rng)`.
       loss_fn: `(params, batch) -> (loss, {name: Mean})`.
       optimizer: an Optax transformation.
+      noise_key: as in `train_step`.
 
     Returns:
       As `train_epoch`.
@@ -209,7 +222,9 @@ def train_batches(
     """
     history = []
     for batch in prefetch(batches):
-        state, means = train_step(state, batch, loss_fn=loss_fn, optimizer=optimizer)
+        state, means = train_step(
+            state, batch, loss_fn=loss_fn, optimizer=optimizer, noise_key=noise_key
+        )
         history.append(means)
     if not history:
         raise ValueError(

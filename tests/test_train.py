@@ -120,6 +120,69 @@ def test_evaluate_and_predict_do_not_depend_on_the_batch_size(batch_size):
     np.testing.assert_allclose(predicted, predictions, rtol=2e-6, atol=1e-6)
 
 
+def noisy_loss_fn(params, batch, key=None):
+    """Dropout of the inputs by hand, where a key is given."""
+    if key is not None:
+        mask = jax.random.bernoulli(key, 0.5, batch.inputs.shape)
+        batch = batch._replace(inputs=jnp.where(mask, batch.inputs, 0))
+    return loss_fn(params, batch)
+
+
+def test_noise_key_gives_another_key_to_every_update():
+    """The oracle: one update after the other, with the keys folded by hand."""
+    noise_key = jax.random.key(5)
+    options = {"loss_fn": noisy_loss_fn, "optimizer": OPTIMIZER}
+    state, means = jaxrnn.train_epoch(
+        new_state(), DATASET, ORDER, batch_size=5, noise_key=noise_key, **options
+    )
+    params, opt_state, total = new_state().params, new_state().opt_state, 0.0
+    for step in range(2):
+        rows = ORDER[5 * step : 5 * step + 5]
+        batch = data.Batch(
+            DATASET.inputs[rows], DATASET.targets[rows], None, jnp.ones(5)
+        )
+        key = jax.random.fold_in(noise_key, step)
+        (loss, _), gradients = jax.value_and_grad(noisy_loss_fn, has_aux=True)(
+            params, batch, key
+        )
+        updates, opt_state = OPTIMIZER.update(gradients, opt_state)
+        params, total = optax.apply_updates(params, updates), total + loss / 2
+    assert_close(state.params, params)
+    assert_close(means["loss"].value, total)
+
+
+@pytest.mark.parametrize("over", [jax.vmap, jaxrnn.one_by_one])
+def test_fit_with_noise_validates_without(over):
+    keys = jax.random.split(jax.random.key(1), 2)
+    run = functools.partial(
+        jaxrnn.fit,
+        loss_fn=noisy_loss_fn,
+        optimizer=OPTIMIZER,
+        batch_size=BATCH_SIZE,
+        epochs=2,
+        validation=DATASET,
+    )
+    states = jax.vmap(new_state)(keys)
+    states, history = run(states, DATASET, key=keys, noise_key=keys, over=over)
+    for i, key in enumerate(keys):
+        state, want = run(new_state(key), DATASET, key=key, noise_key=key)
+        assert_close({n: v[:, i] for n, v in history.items()}, want)
+        at_rest = jaxrnn.evaluate(state.params, DATASET, loss_fn=loss_fn)
+        assert_close(want["val_loss"][-1], metrics.values(at_rest)["loss"])
+        silent = run(new_state(key), DATASET, key=key)[1]
+        assert not np.allclose(silent["loss"], want["loss"])
+    _, host_history = run(
+        new_state(keys[0]),
+        lambda epoch: data.batches(DATASET, BATCH_SIZE),
+        key=keys[0],
+        noise_key=keys[0],
+    )
+    _, want = run(
+        new_state(keys[0]), DATASET, key=keys[0], noise_key=keys[0], shuffle=False
+    )
+    assert_close(host_history, want)
+
+
 @pytest.mark.parametrize("over", [jax.vmap, jaxrnn.one_by_one])
 def test_many_models_are_one_model_many_times(over):
     keys = jax.random.split(jax.random.key(1), 3)
@@ -335,6 +398,11 @@ def call_fit(**changes):
             r"one row per example of inputs \(10\), got shape \(3,\)",
         ),
         ({"key": np.zeros(2, np.uint32)}, TypeError, r"jax.random.key\(seed\)"),
+        (
+            {"noise_key": jax.random.split(jax.random.key(0), 2)},
+            ValueError,
+            r"noise_key must have one key per model, shape \(\), got \(2,\)",
+        ),
         ({"over": jax.vmap}, ValueError, "if and only if the state holds several"),
         (
             {"key": jax.random.split(jax.random.key(0), 2)},
