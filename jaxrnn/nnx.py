@@ -433,7 +433,9 @@ class RNN(nnx.Module):
         if initial_carry is None:
             time_axis = 0 if time_major else inputs.ndim - (feature_axes + 1)
             step_shape = inputs.shape[:time_axis] + inputs.shape[time_axis + 1 :]
-            stream = rngs.carry if isinstance(rngs, nnx.Rngs) else rngs or self.rngs
+            stream = rngs.carry if isinstance(rngs, nnx.Rngs) else rngs
+            if stream is None:  # a copy: a count that moves could not be differentiated
+                stream = nnx.clone(self.rngs)
             initial_carry = self.cell.initialize_carry(step_shape, stream)
             initial_carry = in_dtype(getattr(self.cell, "dtype", None), initial_carry)
         return call_as_flax(

@@ -16,9 +16,10 @@ jax.config.update("jax_disable_most_optimizations", True)
 
 @pytest.fixture
 def optimized():
-    """Compiles as users do: for tests of memory, of bits, or of long training."""
-    with jax._src.config.disable_most_optimizations(False):
-        yield
+    """Compiles as users do what is compiled anew: for tests of memory or of bits."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture

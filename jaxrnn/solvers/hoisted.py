@@ -156,16 +156,19 @@ _run.defvjp(_forward, _backward, symbolic_zeros=True)
 
 
 def chunk_size(time: int, near: int | None) -> int:
-    """A divisor of `time` between half and twice `near`, or else `near` itself.
+    """A divisor of `time` from half to twice `near`, or else `near` itself.
+
+    One that is at most a sixteenth of the time goes first: what is stored for a chunk,
+    about four times its carries, is then a quarter of all carries.
 
     Example:
       >>> [chunk_size(time, 8) for time in (500, 100, 30, 7, 101)]
-      [10, 10, 6, 7, 8]
+      [10, 5, 6, 7, 8]
     """
     if near is None or time <= near:
         return time
     divisors = (n for n in range(-(-near // 2), 2 * near + 1) if time % n == 0)
-    return min(divisors, key=lambda n: abs(n - near), default=near)
+    return min(divisors, key=lambda n: (16 * n > time, abs(n - near)), default=near)
 
 
 def _known(cotangent: Any) -> Any:

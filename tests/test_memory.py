@@ -1,0 +1,144 @@
+"""How much memory do the programs need? XLA says it when it has compiled them.
+
+Nothing here runs: `memory_analysis` of a compiled program is exact and needs no data.
+`temp` is what lives between arguments and results.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxrnn
+
+pytestmark = pytest.mark.usefixtures("optimized")
+
+
+FLOAT = 4  # bytes
+LAYERS = pytest.mark.parametrize(
+    "layer_type",
+    [jaxrnn.SimpleRNN, jaxrnn.GRU, jaxrnn.LSTM],
+    ids=lambda layer: layer.__name__,
+)
+
+
+def memory(function, *arguments):
+    """Bytes of temporary values, and of results."""
+    found = jax.jit(function).lower(*arguments).compile().memory_analysis()
+    return found.temp_size_in_bytes, found.output_size_in_bytes
+
+
+def floats(*shape):
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
+# The forward pass. A history of outputs would be 32 floats a step and row.
+
+BATCH, IN_FEATURES, FEATURES = 16, 2, 32
+
+
+def growth(layer, masked):
+    """Bytes that each further step of each row takes, in temporaries and results."""
+
+    def bytes_of(time):
+        shape = (time, BATCH) if layer.time_major else (BATCH, time)
+        inputs = floats(*shape, IN_FEATURES)
+        variables = jax.eval_shape(layer.init, jax.random.key(0), inputs)
+        mask = jax.ShapeDtypeStruct(shape, bool) if masked else None
+
+        def run(variables, inputs, mask):
+            return layer.apply(variables, inputs, mask=mask)
+
+        return sum(memory(run, variables, inputs, mask))
+
+    return (bytes_of(256) - bytes_of(64)) / (192 * BATCH)
+
+
+@LAYERS
+def test_last_output_alone_keeps_no_history(layer_type):
+    """Time-major inputs are read where they lie: memory does not depend on time."""
+    assert growth(layer_type(FEATURES, time_major=True), masked=False) == 0
+
+
+@LAYERS
+def test_batch_major_and_masked_inputs_are_copied_once_and_no_more(layer_type):
+    """The copy has the time axis first, and zeros where NaN may have stood. A mask
+    takes some bytes of its own.
+    """
+    copy = IN_FEATURES * FLOAT
+    of_masks = 4
+    assert growth(layer_type(FEATURES), masked=True) <= copy + of_masks
+
+
+def test_a_history_that_is_asked_for_would_be_seen():
+    layer = jaxrnn.GRU(FEATURES, time_major=True, return_sequences=True)
+    assert growth(layer, masked=False) >= FEATURES * FLOAT
+
+
+# The gradient. A value is one float for each step, row and feature.
+
+
+def gradient_memory(cell, time, batch, features, solver=None, in_features=None):
+    """Temporary bytes of the gradient of the parameters, from the last output."""
+    specs = cell.param_specs(in_features or features, features)
+    params = {name: floats(*spec.shape) for name, spec in specs.items()}
+
+    def loss(params, inputs):
+        carry, _ = jaxrnn.rnn(cell, params, inputs, solver=solver)
+        return cell.output(carry).sum()
+
+    inputs = floats(time, batch, in_features or features)
+    return memory(jax.grad(loss), params, inputs)[0]
+
+
+@pytest.mark.parametrize(
+    ("cell", "floor", "shape"),
+    [
+        (jaxrnn.simple_rnn, 1, (100, 32, 32)),
+        (jaxrnn.simple_rnn, 1, (500, 32, 32)),
+        (jaxrnn.simple_rnn, 1, (500, 128, 32)),
+        (jaxrnn.simple_rnn, 1, (256, 64, 256)),
+        (jaxrnn.lstm, 5, (100, 512, 32)),
+        (jaxrnn.lstm, 5, (500, 128, 32)),
+        (jaxrnn.lstm, 5, (256, 64, 256)),
+    ],
+)
+def test_gradient_takes_little_more_than_what_it_must_keep(cell, floor, shape):
+    """At least the carry (LSTM: also the four gates; one of h, c, o follows from the
+    others) of every step; what a chunk of some steps stores on the way back comes on
+    top. (Of 30 steps a chunk is a large part: there the factor is 1.8.)
+    """
+    values = math.prod(shape)
+    found = gradient_memory(cell, *shape) / (values * FLOAT)
+    assert floor <= found <= 1.5 * floor
+
+
+@pytest.mark.parametrize("name", ["gru", "lstm"])
+def test_scan_keeps_about_twice_as_much(name):
+    """Why `HoistedScan` is there for large LSTMs, and what it would save a GRU."""
+    cell = getattr(jaxrnn, name)
+    shape = (500, 128, 32)
+    plain = gradient_memory(cell, *shape, jaxrnn.Scan())
+    hoisted = gradient_memory(cell, *shape, jaxrnn.HoistedScan())
+    assert 1.3 < plain / hoisted < 2.5
+
+
+TIMES = (256, 1024, 4096)
+
+
+def exponent(cell, solver):
+    """Fits memory ~ time^p and returns p."""
+    found = [gradient_memory(cell, time, 8, 16, solver, 4) for time in TIMES]
+    return np.polyfit(np.log(TIMES), np.log(found), 1)[0]
+
+
+@pytest.mark.parametrize("name", ["simple_rnn", "lstm"])
+def test_checkpoints_take_the_root_of_time(name):
+    """sqrt(time) chunks keep a carry each, and one chunk sqrt(time) steps."""
+    assert exponent(getattr(jaxrnn, name), jaxrnn.Checkpointed()) < 0.65
+
+
+def test_without_checkpoints_memory_grows_with_time():
+    assert exponent(jaxrnn.lstm, jaxrnn.Scan()) > 0.95
