@@ -84,7 +84,7 @@ def rnn(
     Inputs, carry and outputs have one dtype throughout, `dtype`. Parameters keep their
     own and are rounded where they are used, and matmuls add up in float32 at least: so
     bfloat16 inputs with float32 parameters and `dtype=jnp.bfloat16` train in mixed
-    precision, with gradients in float32.
+    precision: gradients are float32 sums of what the steps add in bfloat16.
 
     Args:
       cell: such as `simple_rnn`, `gru`, `lstm`.

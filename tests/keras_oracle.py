@@ -3,10 +3,12 @@
 import contextlib
 import itertools
 import random
+from unittest import mock
 
 import jax
 import keras
 import numpy as np
+from keras.src.backend.common import dtypes
 
 assert keras.backend.backend() == "jax", "tests/conftest.py chooses the backend"
 
@@ -16,6 +18,24 @@ def keras_rules():
     """JAX' own promotion rules, which Keras counts on and our tests forbid."""
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         yield
+
+
+@contextlib.contextmanager
+def keras_float64():
+    """Keras in float64, which it otherwise rounds to float32 in tanh and elsewhere.
+
+    That is its rule on every backend but TensorFlow, whatever `dtype` a layer has.
+    """
+    before = keras.config.floatx(), keras.config.dtype_policy()
+    wide = {"float64": "float64"}
+    with jax.enable_x64(True), mock.patch.dict(dtypes.BIT64_TO_BIT32_DTYPE, wide):
+        keras.config.set_floatx("float64")
+        keras.config.set_dtype_policy("float64")
+        try:
+            yield
+        finally:
+            keras.config.set_floatx(before[0])
+            keras.config.set_dtype_policy(before[1])
 
 
 def to_weights(params):

@@ -157,8 +157,9 @@ def matmul(
 ) -> Float[Array, "*rows b"]:
     """`values @ kernel` in the dtype of `values`, with sums in float32 or wider.
 
-    The kernel is rounded here and not before the loop, so that its gradient is a sum
-    in its own dtype: with bfloat16 values and a float32 kernel, in float32.
+    The kernel is rounded here and not before the loop, so that its gradient adds up in
+    its own dtype: with bfloat16 values and a float32 kernel, in float32. What one step
+    adds, or one chunk of steps in `HoistedScan`, is rounded to bfloat16 before.
     """
     dtype = values.dtype
     sums = dtype if dtype.itemsize >= 4 else jnp.float32

@@ -128,25 +128,35 @@ def _backward(cell: Cell, solver: HoistedScan, residuals: Any, cotangents: Any) 
         return gradients, cotangent, of_start, of_inputs, None, None
     rest = time % size  # the first steps, where the size does not divide the time
 
-    def body(carried: Any, chunk: Any) -> tuple[Any, Any]:
+    def add_chunk(carried: Any, before: Carry, chunk: Any) -> tuple[Any, Any]:
         cotangents, total = carried
-        cotangents, gradients, of_inputs = backward(cotangents, *chunk)
+        cotangents, gradients, of_inputs = backward(cotangents, before, chunk)
         return (cotangents, jax.tree.map(jnp.add, total, gradients)), of_inputs
+
+    def body(carried: Any, chunk: Any) -> tuple[Any, Any]:
+        before, chunk = chunk
+        if rest:  # `chunk` is its first step; to cut off the rest would copy all steps
+            chunk = jax.tree.map(
+                lambda x: jax.lax.dynamic_slice_in_dim(x, chunk, size), (steps, direct)
+            )
+        return add_chunk(carried, before, chunk)
 
     def before_chunks(first: Array, carries: Array) -> Array:
         head = carries[rest - 1 : rest] if rest else first[None]
         return jnp.concatenate([head, carries[rest + size - 1 : time - 1 : size]])
 
-    chunks = jax.tree.map(
-        lambda x: x[rest:].reshape(-1, size, *x.shape[1:]), (steps, direct)
-    )
+    chunks = jnp.arange(rest, time, size)
+    if not rest:
+        chunks = jax.tree.map(
+            lambda x: x.reshape(-1, size, *x.shape[1:]), (steps, direct)
+        )
     befores = jax.tree.map(before_chunks, first, carries)
     carried = ((cotangent, of_start), jax.tree.map(jnp.zeros_like, params))
     carried, of_inputs = jax.lax.scan(body, carried, (befores, chunks), reverse=True)
     of_inputs = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), of_inputs)
     if rest:
         head = jax.tree.map(lambda x: x[:rest], (steps, direct))
-        carried, of_head = body(carried, (first, head))
+        carried, of_head = add_chunk(carried, first, head)
         of_inputs = jax.tree.map(lambda *x: jnp.concatenate(x), of_head, of_inputs)
     (cotangent, of_start), gradients = carried
     return gradients, cotangent, of_start, of_inputs, None, None
