@@ -31,30 +31,39 @@ def lengths_to_mask(
     return steps < lengths[None]
 
 
-def default_solver(cell: Cell, values: int = 0) -> Solver:
-    """The solver that `solver=None` stands for.
+LARGE = 1_000_000  # values in all carries, from where memory traffic decides
 
-    `HoistedScan` where `experiments/speed.py` measured its gradients as fast on a CPU:
-    for `simple_rnn` always, for `lstm` from a million values on, where it also halves
-    the memory. Else `Scan`. Inputs are projected in the loop on a CPU: trials, which
-    the script does not repeat yet, had it faster. On other platforms nothing has been
-    measured; there inputs are projected before the loop and gradients taken from more
-    steps at once, for every kernel launched costs time.
+
+def default_solver(cell: Cell, values: int = 0) -> Solver:
+    """The solver that `solver=None` stands for, as measured by `experiments/speed.py`.
+
+    On a CPU `HoistedScan` for `simple_rnn`, and from a million values on for `lstm`,
+    where it also takes about half the memory of `Scan`; else `Scan`. Below a million
+    values `HoistedScan` takes all steps as one chunk, which is faster and takes twice
+    the memory of its chunks. Inputs are projected in the loop.
+
+    On other platforms nothing has been measured; there inputs are projected before the
+    loop and gradients taken from more steps at once, for every kernel launched costs
+    time.
 
     Args:
       cell: the cell to run.
       values: in all its carries, time * batch * features.
 
     Example:
-      >>> default_solver(simple_rnn)
+      >>> default_solver(simple_rnn, values=100 * 32 * 32)
+      HoistedScan(unroll=1, project_first=False, chunk=None)
+      >>> default_solver(simple_rnn, values=256 * 64 * 256)
       HoistedScan(unroll=1, project_first=False, chunk=8)
       >>> default_solver(lstm, values=100 * 32 * 32)
       Scan(unroll=1, project_first=False)
     """
     hoisted = cell.adjoint is not None and values >= cell.adjoint.faster_from
-    if jax.default_backend() == "cpu":
-        return HoistedScan() if hoisted else Scan()
-    return HoistedScan(1, True, 64) if hoisted else Scan(project_first=True)
+    if jax.default_backend() != "cpu":
+        return HoistedScan(1, True, 64) if hoisted else Scan(project_first=True)
+    if not hoisted:
+        return Scan()
+    return HoistedScan() if values >= LARGE else HoistedScan(chunk=None)
 
 
 def rnn(

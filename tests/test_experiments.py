@@ -112,7 +112,7 @@ def test_speed_measures_every_solver(tmp_path):
     assert [r["updates"] for r in epochs] == 3 * [2850] + 3 * [157]
     assert [r["compilations"] for r in epochs] == 6 * [1]
     gradients = {(r["layer"], r["solver"], r["run"]) for r in records if "layer" in r}
-    assert len(gradients) == 3 * 3 * 2
+    assert len(gradients) == 3 * 5 * 2
 
 
 # The tables in the README are what the records say.

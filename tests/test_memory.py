@@ -96,8 +96,7 @@ def gradient_memory(cell, time, batch, features, solver=None, in_features=None):
 @pytest.mark.parametrize(
     ("cell", "floor", "shape"),
     [
-        (jaxrnn.simple_rnn, 1, (100, 32, 32)),
-        (jaxrnn.simple_rnn, 1, (500, 32, 32)),
+        (jaxrnn.simple_rnn, 1, (100, 512, 32)),
         (jaxrnn.simple_rnn, 1, (500, 128, 32)),
         (jaxrnn.simple_rnn, 1, (256, 64, 256)),
         (jaxrnn.lstm, 5, (100, 512, 32)),
@@ -108,7 +107,8 @@ def gradient_memory(cell, time, batch, features, solver=None, in_features=None):
 def test_gradient_takes_little_more_than_what_it_must_keep(cell, floor, shape):
     """At least the carry (LSTM: also the four gates; one of h, c, o follows from the
     others) of every step; what a chunk of some steps stores on the way back comes on
-    top. (Of 30 steps a chunk is a large part: there the factor is 1.8.)
+    top. Below a million values the default goes for speed instead. (Of 30 steps a chunk
+    is a large part: there the factor is 1.8 to 2.0.)
     """
     values = math.prod(shape)
     found = gradient_memory(cell, *shape) / (values * FLOAT)

@@ -142,7 +142,11 @@ def test_equal_settings_give_the_same_cell():
 
 def test_solver_none_is_the_default_solver():
     no_slope = jaxrnn.simple_rnn_cell(activation=jax.nn.softplus)
-    assert isinstance(jaxrnn.default_solver(jaxrnn.simple_rnn), jaxrnn.HoistedScan)
+    small, large = (
+        jaxrnn.default_solver(jaxrnn.simple_rnn, values) for values in (10**5, 10**6)
+    )
+    assert small == jaxrnn.HoistedScan(chunk=None)
+    assert large == jaxrnn.HoistedScan()
     assert isinstance(jaxrnn.default_solver(jaxrnn.gru, 10**9), jaxrnn.Scan)
     assert isinstance(jaxrnn.default_solver(jaxrnn.lstm, 10**5), jaxrnn.Scan)
     assert isinstance(jaxrnn.default_solver(jaxrnn.lstm, 10**6), jaxrnn.HoistedScan)

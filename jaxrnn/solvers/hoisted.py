@@ -28,10 +28,10 @@ class HoistedScan:
 
     The backward step is the cell's hand-written `Adjoint`. It is the faster way for
     `simple_rnn`; for `gru`, and for an `lstm` that is not large, `Scan` is as fast or
-    faster on a CPU. It takes about half the memory: little more than what the cell
-    saves, which for `simple_rnn` is the carries. A cell without an adjoint gets JAX's
-    own derivative of `step` under the same scheme, which keeps no more than carries
-    and projected inputs and computes each step a second time.
+    faster on a CPU. In chunks it takes about half the memory: little more than what
+    the cell saves, which for `simple_rnn` is the carries. A cell without an adjoint
+    gets JAX's own derivative of `step` under the same scheme, which keeps no more than
+    carries and projected inputs and computes each step a second time.
 
     Reverse mode, also of the gradient itself, `jit` and `vmap` work. Forward mode does
     not: `jax.jvp`, `jax.jacfwd` and `jax.hessian` raise JAX's TypeError about a
@@ -42,7 +42,8 @@ class HoistedScan:
       project_first: as in `Scan`.
       chunk: the gradient of the parameters is taken from about as many steps at once
         (a divisor of the time that is near), so that what the backward loop stores is
-        small beside the carries; None takes all steps at once.
+        small beside the carries; None takes all steps at once, which is faster where
+        all of it is small.
 
     Example:
       >>> params = init_params(simple_rnn, jax.random.key(0), 2, 3)
