@@ -17,6 +17,22 @@ from jaxrnn.solvers.base import Solver, hold
 Run = Callable[[Array, Carry | None], tuple[Carry, Any, Carry]]
 
 
+def chosen(given: bool | None, attribute: bool) -> bool:
+    """What the call says, or else the module."""
+    return attribute if given is None else given
+
+
+def time_axis_of(inputs: Any, feature_axes: int, time_major: bool) -> int:
+    """Where Flax has the time axis: first, or before the features."""
+    return 0 if time_major else inputs.ndim - (feature_axes + 1)
+
+
+def step_shape(inputs: Any, feature_axes: int, time_major: bool) -> tuple[int, ...]:
+    """The shape of one time step."""
+    time_axis = time_axis_of(inputs, feature_axes, time_major)
+    return inputs.shape[:time_axis] + inputs.shape[time_axis + 1 :]
+
+
 def call_as_flax(
     run: Run,
     inputs: Array,
@@ -30,7 +46,7 @@ def call_as_flax(
     keep_order: bool,
 ) -> Any:
     """Flax' rules of order, padding and axes around a run over the leading axis."""
-    time_axis = 0 if time_major else inputs.ndim - (feature_axes + 1)
+    time_axis = time_axis_of(inputs, feature_axes, time_major)
     batch_axes = inputs.ndim - (feature_axes + 1)
 
     def flip(sequences: Any) -> Any:
@@ -137,10 +153,6 @@ class RNN(nn.Module):
         Raises:
           ValueError: a jaxrnn cell without `features`.
         """
-
-        def chosen(given: bool | None, attribute: bool) -> bool:
-            return attribute if given is None else given
-
         if isinstance(self.cell, Cell):
             carry, run, feature_axes = self._jaxrnn_cell(inputs.shape[-1])
         else:
@@ -148,9 +160,8 @@ class RNN(nn.Module):
             feature_axes = self.cell.num_feature_axes
         time_major = chosen(time_major, self.time_major)
         if initial_carry is None:
-            time_axis = 0 if time_major else inputs.ndim - (feature_axes + 1)
-            step_shape = inputs.shape[:time_axis] + inputs.shape[time_axis + 1 :]
-            initial_carry = carry(init_key, step_shape)
+            shape = step_shape(inputs, feature_axes, time_major)
+            initial_carry = carry(init_key, shape)
         return call_as_flax(
             run,
             inputs,
@@ -174,9 +185,9 @@ class RNN(nn.Module):
             for name, spec in self.cell.param_specs(in_features, self.features).items()
         }
 
-        def initial_carry(key: Any, step_shape: tuple[int, ...]) -> Carry:
+        def initial_carry(key: Any, shape: tuple[int, ...]) -> Carry:
             del key
-            return self.cell.initial_carry(params, step_shape[:-1])
+            return self.cell.initial_carry(params, shape[:-1])
 
         def run(inputs: Array, carry: Carry) -> tuple[Carry, Any, Carry]:
             last, carries = rnn_carries(
@@ -186,9 +197,9 @@ class RNN(nn.Module):
 
         return initial_carry, run, 1
 
-    def _initialize_flax_carry(self, key: Any, step_shape: tuple[int, ...]) -> Carry:
+    def _initialize_flax_carry(self, key: Any, shape: tuple[int, ...]) -> Carry:
         key = jax.random.key(0) if key is None else key
-        carry = self.cell.initialize_carry(key, step_shape)
+        carry = self.cell.initialize_carry(key, shape)
         return in_dtype(getattr(self.cell, "dtype", None), carry)
 
     def _run_flax_cell(self, inputs: Array, carry: Carry) -> tuple[Carry, Any, Carry]:

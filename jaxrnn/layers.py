@@ -298,11 +298,21 @@ def concatenate(forward: Array, reverse: Array) -> Array:
 Merge = Callable[[Array, Array], Array]
 
 
-def merge_directions(merge: Merge | None, forward: Ran, reverse: Ran) -> Ran:
-    """Both directions as one; None leaves pairs."""
+def run_both(
+    layer: Any,
+    inputs: Array,
+    mask: Array | None,
+    resets: Array | None,
+    initial_carry: Any,
+    deterministic: bool,
+) -> Ran:
+    """`layer.forward` forth and `layer.reverse` back, merged; None leaves pairs."""
+    first, second = initial_carry or (None, None)
+    forward = layer.forward.run(inputs, mask, resets, first, False, deterministic)
+    reverse = layer.reverse.run(inputs, mask, resets, second, True, deterministic)
 
     def both(one: Any, other: Any) -> Any:
-        return (one, other) if merge is None else merge(one, other)
+        return (one, other) if layer.merge is None else layer.merge(one, other)
 
     return Ran(
         carry=(forward.carry, reverse.carry),

@@ -22,9 +22,9 @@ from jaxrnn.layers import (
     check_ids,
     concatenate,
     look_up,
-    merge_directions,
     nonzero,
     over_time,
+    run_both,
     run_stack,
     step_stack,
     uniform_embedding,
@@ -281,12 +281,7 @@ class Bidirectional(Layer):
     ) -> Ran:
         """As `Layer.__call__`, time axis first; for layers that contain this one."""
         del reverse
-        first, second = initial_carry or (None, None)
-        return merge_directions(
-            self.merge,
-            self.forward.run(inputs, mask, resets, first, False, deterministic),
-            self.reverse.run(inputs, mask, resets, second, True, deterministic),
-        )
+        return run_both(self, inputs, mask, resets, initial_carry, deterministic)
 
 
 class Stacked(Layer):

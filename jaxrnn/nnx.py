@@ -12,7 +12,7 @@ from flax.linen.dtypes import promote_dtype
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxrnn.cells.base import AnyArray, Carry, Initializer
-from jaxrnn.flax_rnn import call_as_flax, in_dtype
+from jaxrnn.flax_rnn import call_as_flax, chosen, in_dtype, step_shape
 from jaxrnn.layers import (
     CellOptions,
     GRUOptions,
@@ -25,9 +25,9 @@ from jaxrnn.layers import (
     check_ids,
     concatenate,
     look_up,
-    merge_directions,
     nonzero,
     over_time,
+    run_both,
     run_stack,
     step_stack,
     uniform_embedding,
@@ -272,12 +272,7 @@ class Bidirectional(Layer):
     ) -> Ran:
         """As `Layer.__call__`, time axis first; for layers that contain this one."""
         del reverse
-        first, second = initial_carry or (None, None)
-        return merge_directions(
-            self.merge,
-            self.forward.run(inputs, mask, resets, first, False, deterministic),
-            self.reverse.run(inputs, mask, resets, second, True, deterministic),
-        )
+        return run_both(self, inputs, mask, resets, initial_carry, deterministic)
 
 
 class Stacked(Layer):
@@ -424,19 +419,15 @@ class RNN(nnx.Module):
         rngs: nnx.Rngs | nnx.RngStream | None = None,
     ) -> Any:
         """Runs the cell; the arguments are those of `jaxrnn.RNN`."""
-
-        def chosen(given: bool | None, attribute: bool) -> bool:
-            return attribute if given is None else given
-
         time_major = chosen(time_major, self.time_major)
         feature_axes = self.cell.num_feature_axes
         if initial_carry is None:
-            time_axis = 0 if time_major else inputs.ndim - (feature_axes + 1)
-            step_shape = inputs.shape[:time_axis] + inputs.shape[time_axis + 1 :]
             stream = rngs.carry if isinstance(rngs, nnx.Rngs) else rngs
             if stream is None:  # a copy: a count that moves could not be differentiated
                 stream = nnx.clone(self.rngs)
-            initial_carry = self.cell.initialize_carry(step_shape, stream)
+            initial_carry = self.cell.initialize_carry(
+                step_shape(inputs, feature_axes, time_major), stream
+            )
             initial_carry = in_dtype(getattr(self.cell, "dtype", None), initial_carry)
         return call_as_flax(
             self._run,
