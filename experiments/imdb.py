@@ -18,9 +18,9 @@ import pathlib
 from typing import Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import tyro
+from program_cache import keep_programs
 
 import jaxrnn
 from jaxrnn import data, metrics, report
@@ -100,15 +100,17 @@ def main(
         )
         return loss.value, {"loss": loss, "accuracy": accuracy}
 
-    def new_state(key):
+    def start(seed):
+        key = jax.random.key(seed)
         params = model.init(key, train.inputs[:1])["params"]
-        return jaxrnn.init_state(params, transformation)
+        return key, jaxrnn.init_state(params, transformation)
 
-    keys = jax.vmap(jax.random.key)(jnp.arange(seeds))
+    # One program; without jit each operation in it would be one, and take a second more
+    keys, state = jax.jit(jax.vmap(start))(np.arange(seeds))
     over = jaxrnn.one_by_one if jax.default_backend() == "cpu" else jax.vmap
     with report.progress_bar(epochs, f"{name}, {seeds} seeds") as progress:
         state, history = jaxrnn.fit(
-            jax.vmap(new_state)(keys),
+            state,
             train,
             loss_fn=loss_fn,
             optimizer=transformation,
@@ -123,7 +125,8 @@ def main(
         jaxrnn.evaluate(state.params, reviews.test, loss_fn=loss_fn, over=over)
     )
     five = data.Dataset(*(x if x is None else x[:5] for x in reviews.test))
-    predicted = jax.vmap(lambda params: probabilities(params, five))(state.params)
+    predict = jax.jit(jax.vmap(lambda params: probabilities(params, five)))
+    predicted = predict(state.params)
 
     records = [
         {
@@ -199,4 +202,5 @@ VARIANTS = {
 }
 
 if __name__ == "__main__":
+    keep_programs()
     tyro.extras.subcommand_cli_from_dict(VARIANTS)

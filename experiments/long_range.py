@@ -39,6 +39,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import tyro
+from program_cache import keep_programs
 
 import jaxrnn
 from jaxrnn import data, metrics, report
@@ -127,6 +128,7 @@ def main(
             optax.clip_by_global_norm(max_norm),
             jaxrnn.adam(LEARNING_RATES.get(name, learning_rate)),
         )
+        init = jax.jit(model.init)  # one program, not one for every operation in it
 
         def loss_fn(params, batch, model=model):
             error = (model.apply({"params": params}, batch.inputs) - batch.targets) ** 2
@@ -138,7 +140,7 @@ def main(
             sequences = adding_problem(norm_key, gradient_sequences, length).inputs
             for seed in range(seeds):
                 key = jax.random.key(seed)
-                params = model.init(key, test.inputs[:1])["params"]
+                params = init(key, test.inputs[:1])["params"]
                 run = {"model": name, "length": length, "seed": seed}
                 with report.progress_bar(epochs, f"{name}, {length}") as progress:
                     trained, losses = train(
@@ -445,4 +447,5 @@ def draw_norms(records: list[dict], path: pathlib.Path) -> None:
 
 
 if __name__ == "__main__":
+    keep_programs()
     tyro.cli(main)

@@ -17,16 +17,17 @@ the highest too. The order is that of this learning rate: `--learning-rate 0.01`
 it round, LSTM 109, GRU 113, SimpleRNN 115 (one seed). `long_range.py` shows where gates
 do matter.
 
-Training is truncated backpropagation through time, as of Mikolov et al., Recurrent
-neural network based language model, 2010. The reviews end to end are one long stream,
-`<start>` before each of them. It is cut into rows that are read side by side, a window
-of words at a time; the next window begins with the carry that this one ended with, and
-no gradient flows between them.
+Training is truncated backpropagation through time (`jaxrnn.train_stream`), as of
+Mikolov et al., Recurrent neural network based language model, 2010. The reviews end to
+end are one long stream, `<start>` before each of them. It is cut into rows that are
+read side by side, a window of words at a time; the next window begins with the carry
+that this one ended with, and no gradient flows between them. `--seeds` are trained in
+one program, one after the other on a CPU (`jaxrnn.one_by_one`), at the same time on an
+accelerator (`jax.vmap`).
 """
 
 import functools
 import pathlib
-from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -34,6 +35,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import tyro
+from program_cache import keep_programs
 
 import jaxrnn
 from jaxrnn import data, metrics, report
@@ -71,20 +73,6 @@ class NextWord(nn.Module):
         carry, outputs = self.recurrent(features, initial_carry=initial_carry)
         head = nn.Dense(self.vocab_size, kernel_init=nn.initializers.glorot_uniform())
         return carry, head(outputs)
-
-
-class Windows(NamedTuple):
-    """A stream cut for truncated backpropagation, each array (windows, rows, time).
-
-    Attributes:
-      inputs: ids.
-      targets: the id after each.
-      mask: False where the stream had no more words to fill the last window.
-    """
-
-    inputs: Any
-    targets: Any
-    mask: Any
 
 
 def main(
@@ -131,38 +119,50 @@ def main(
     held_out_ids = stream(reviews.test)[:held_out_words]
     baselines = count_words(train_ids, held_out_ids, vocab_size)
     train, held_out = jax.device_put(
-        [cut(ids, rows=rows, window=window) for ids in (train_ids, held_out_ids)]
+        [data.streams(ids, rows) for ids in (train_ids, held_out_ids)]
     )
     prompts = [reviews.vocabulary.encode_reviews([text])[0] for text in PROMPTS]
-    schedule = optax.cosine_decay_schedule(learning_rate, epochs * len(train.inputs))
+    updates = epochs * -(-train.inputs.shape[1] // window)
+    schedule = optax.cosine_decay_schedule(learning_rate, updates)
     optimizer = optax.chain(optax.clip_by_global_norm(max_norm), jaxrnn.adam(schedule))
+    over = jaxrnn.one_by_one if jax.default_backend() == "cpu" else jax.vmap
 
     records = []
     for name, layer in LAYERS.items():
         recurrent = layer(features, return_sequences=True, return_carry=True)
         model = NextWord(vocab_size, embed_features, recurrent)
-        for seed in range(seeds):
+        loss_fn = functools.partial(read_window, model=model)
+        options = {"loss_fn": loss_fn, "chunk": window, "over": over}
+
+        def start(seed, model=model):
             key = jax.random.key(seed)
-            params = model.init(key, train.inputs[0])["params"]
-            state = jaxrnn.init_state(params, optimizer)
-            history = {"train_perplexity": [], "held_out_perplexity": []}
-            with report.progress_bar(epochs, f"{name}, seed {seed}") as progress:
-                for epoch in range(epochs):
-                    state, means = train_pass(
-                        state, train, model=model, optimizer=optimizer
-                    )
-                    for part, mean in (
-                        ("train", means),
-                        ("held_out", evaluate(state.params, held_out, model=model)),
-                    ):
-                        history[f"{part}_perplexity"].append(perplexity(mean))
-                    progress(epoch, {n: values[-1] for n, values in history.items()})
-            at_rest = evaluate(state.params, train, model=model)
+            params = model.init(key, train.inputs[:, :1])["params"]
+            return key, jaxrnn.init_state(params, optimizer)
+
+        keys, states = jax.jit(jax.vmap(start))(np.arange(seeds))
+        zeros = jax.vmap(lambda params, m=model: zero_carry(params, rows, model=m))(
+            states.params
+        )
+        history = {"train_perplexity": [], "held_out_perplexity": []}
+        with report.progress_bar(epochs, f"{name}, {seeds} seeds") as progress:
+            for epoch in range(epochs):
+                states, _, means = jaxrnn.train_stream(
+                    states, zeros, train, optimizer=optimizer, **options
+                )
+                _, held_out_means = jaxrnn.evaluate_stream(
+                    states.params, zeros, held_out, **options
+                )
+                history["train_perplexity"].append(perplexity(means))
+                history["held_out_perplexity"].append(perplexity(held_out_means))
+                progress(epoch, {n: values[-1] for n, values in history.items()})
+        _, at_rest = jaxrnn.evaluate_stream(states.params, zeros, train, **options)
+        for seed in range(seeds):
+            params = jax.tree.map(lambda leaf, seed=seed: leaf[seed], states.params)
             continuations = [
                 continue_text(
-                    state.params,
+                    params,
                     prompt,
-                    jax.random.fold_in(key, i),
+                    jax.random.fold_in(keys[seed], i),
                     heat,
                     model=model,
                     length=continuation,
@@ -170,6 +170,7 @@ def main(
                 for i, prompt in enumerate(prompts)
                 for heat in (0.0, temperature)
             ]
+            by_epoch = {n: [v[seed] for v in values] for n, values in history.items()}
             records.append(
                 {
                     "experiment": "next_word",
@@ -177,15 +178,15 @@ def main(
                     "seed": seed,
                     "parameters": size(params),
                     "recurrent_parameters": size(params["recurrent"]),
-                    "train_perplexity": perplexity(at_rest),
-                    "held_out_perplexity": history["held_out_perplexity"][-1],
-                    "by_epoch": history,
+                    "train_perplexity": perplexity(at_rest)[seed],
+                    "held_out_perplexity": by_epoch["held_out_perplexity"][-1],
+                    "by_epoch": by_epoch,
                     "continuations": [
                         reviews.vocabulary.decode(np.asarray(ids))
                         for ids in continuations
                     ],
                     "first_epoch_s": progress.first_epoch_s,
-                    "epoch_s": progress.epoch_s,
+                    "epoch_s": progress.epoch_s and progress.epoch_s / seeds,
                 }
             )
 
@@ -220,80 +221,27 @@ def stream(reviews: data.Dataset) -> np.ndarray:
     return rows[reviews.mask]
 
 
-def cut(ids: np.ndarray, *, rows: int, window: int) -> Windows:
-    """Cuts a stream so that every id but the first is a target exactly once.
-
-    Row r of window w + 1 goes on where row r of window w ended. What is missing at the
-    end is filled with zeros and masked out.
-    """
-    targets = len(ids) - 1
-    windows = -(-targets // (rows * window))
-
-    def fold(values: np.ndarray) -> np.ndarray:
-        filled = np.zeros(rows * windows * window, values.dtype)
-        filled[:targets] = values
-        return filled.reshape(rows, windows, window).swapaxes(0, 1)
-
-    return Windows(fold(ids[:-1]), fold(ids[1:]), fold(np.ones(targets, bool)))
-
-
 # Training and evaluation.
 
 
-def read_window(params, carry, window: Windows, model: NextWord):
-    """The loss of one window; and its Mean, and the carry for the next window."""
+def read_window(params, carry, window: data.Dataset, model: NextWord):
+    """The loss of one window; and the carry for the next window, and its Mean."""
     carry, logits = model.apply({"params": params}, window.inputs, carry)
     nats = optax.softmax_cross_entropy_with_integer_labels(logits, window.targets)
-    weight = window.mask.astype(nats.dtype)
-    loss = jaxrnn.Mean.of(nats.ravel(), weight.ravel())
-    return loss.value, ({"loss": loss}, carry)
+    loss = jaxrnn.Mean.of(nats.ravel(), window.sample_weight.ravel())
+    return loss.value, (carry, {"loss": loss})
 
 
-@functools.partial(
-    jax.jit, static_argnames=("model", "optimizer"), donate_argnames="state"
-)
-def train_pass(state: jaxrnn.TrainState, windows: Windows, *, model, optimizer):
-    """One pass over a stream, an update per window; returns the state and the means.
-
-    The carry enters each window as a value, so no gradient flows to the window before.
-    """
-
-    def update(loop, window):
-        state, carry = loop
-        gradients, (means, carry) = jax.grad(read_window, has_aux=True)(
-            state.params, carry, window, model
-        )
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        return (jaxrnn.TrainState(params, opt_state, state.step + 1), carry), means
-
-    carry = zero_carry(state.params, windows, model)
-    (state, _), means = jax.lax.scan(update, (state, carry), windows)
-    return state, metrics.over_batches(means)
-
-
-@functools.partial(jax.jit, static_argnames="model")
-def evaluate(params, windows: Windows, *, model):
-    """The means over a stream, with the parameters at rest."""
-
-    def read(carry, window):
-        _, (means, carry) = read_window(params, carry, window, model)
-        return carry, means
-
-    carry = zero_carry(params, windows, model)
-    return metrics.over_batches(jax.lax.scan(read, carry, windows)[1])
-
-
-def zero_carry(params, windows: Windows, model: NextWord):
-    """The carry before the first window."""
-    first = windows.inputs[0]
-    carry, _ = jax.eval_shape(lambda p: model.apply({"params": p}, first), params)
+def zero_carry(params, rows: int, *, model: NextWord):
+    """The carry before the first word."""
+    word = jnp.zeros((rows, 1), int)
+    carry, _ = jax.eval_shape(lambda p: model.apply({"params": p}, word), params)
     return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), carry)
 
 
-def perplexity(means) -> float:
-    """exp(mean cross-entropy)."""
-    return float(np.exp(metrics.values(means)["loss"]))
+def perplexity(means):
+    """exp(mean cross-entropy); a number, or one per model."""
+    return np.exp(np.float64(metrics.values(means)["loss"]))
 
 
 @functools.partial(jax.jit, static_argnames=("model", "length"))
@@ -432,4 +380,5 @@ def draw(records: list[dict], baselines: list[dict], path: pathlib.Path) -> None
 
 
 if __name__ == "__main__":
+    keep_programs()
     tyro.cli(main)

@@ -12,9 +12,9 @@ four sentences and for new ones. All seeds train at once, by `jax.vmap`.
 import pathlib
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import tyro
+from program_cache import keep_programs
 
 import jaxrnn
 from jaxrnn import data, report
@@ -57,14 +57,16 @@ def main(
         )
         return loss.value, {"loss": loss, "accuracy": accuracy}
 
-    def new_state(key):
+    def start(seed):
+        key = jax.random.key(seed)
         params = model.init(key, ids[:1])["params"]
-        return jaxrnn.init_state(params, optimizer)
+        return key, jaxrnn.init_state(params, optimizer)
 
-    keys = jax.vmap(jax.random.key)(jnp.arange(seeds))
+    # One program; without jit each operation in it would be one, and take a second more
+    keys, state = jax.jit(jax.vmap(start))(np.arange(seeds))
     with report.progress_bar(epochs, "sentences") as progress:
         state, history = jaxrnn.fit(
-            jax.vmap(new_state)(keys),
+            state,
             dataset,
             loss_fn=loss_fn,
             optimizer=optimizer,
@@ -76,7 +78,8 @@ def main(
 
     texts = SENTENCES + NEW_SENTENCES
     new_ids = data.pad_sequences(tokenizer.encode(texts), ids.shape[1])
-    predicted = np.asarray(jax.vmap(lambda p: probabilities(p, new_ids))(state.params))
+    predict = jax.jit(jax.vmap(lambda params: probabilities(params, new_ids)))
+    predicted = np.asarray(predict(state.params))
     records = [
         {
             "experiment": "sentences",
@@ -107,4 +110,5 @@ def main(
 
 
 if __name__ == "__main__":
+    keep_programs()
     tyro.cli(main)

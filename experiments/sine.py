@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
+from program_cache import keep_programs
 
 import jaxrnn
 from jaxrnn import data, metrics, report
@@ -57,6 +58,7 @@ def main(
             hidden_features=hidden_features,
         )
         optimizer = jaxrnn.rmsprop(learning_rate)
+        init = jax.jit(model.init)  # one program, not one for every operation in it
 
         def apply_fn(params, inputs, model=model):
             return model.apply({"params": params}, inputs)
@@ -72,7 +74,7 @@ def main(
                 series, layout=layout, train_length=train_length, step=step
             )
             key = jax.random.key(seed)
-            params = model.init(key, train.inputs[:1])["params"]
+            params = init(key, train.inputs[:1])["params"]
             with report.progress_bar(epochs, f"{name}, seed {seed}") as progress:
                 state, history = jaxrnn.fit(
                     jaxrnn.init_state(params, optimizer),
@@ -187,4 +189,5 @@ def draw(curves: dict, path: pathlib.Path, train_length: int, step: int) -> None
 
 
 if __name__ == "__main__":
+    keep_programs()
     tyro.cli(main)

@@ -30,6 +30,7 @@ from jaxrnn.cells import init_params as init_params
 from jaxrnn.solvers import Solver as Solver
 from jaxrnn.solvers import Scan as Scan
 from jaxrnn.solvers import HoistedScan as HoistedScan
+from jaxrnn.solvers import Native as Native
 from jaxrnn.solvers import Checkpointed as Checkpointed
 from jaxrnn.recurrence import rnn as rnn
 from jaxrnn.recurrence import rnn_carries as rnn_carries
@@ -72,7 +73,9 @@ from jaxrnn.train import init_state as init_state
 from jaxrnn.train import train_step as train_step
 from jaxrnn.train import train_epoch as train_epoch
 from jaxrnn.train import train_batches as train_batches
+from jaxrnn.train import train_stream as train_stream
 from jaxrnn.train import evaluate as evaluate
+from jaxrnn.train import evaluate_stream as evaluate_stream
 from jaxrnn.train import predict as predict
 from jaxrnn.train import one_by_one as one_by_one
 from jaxrnn.plateaus import EarlyStopping as EarlyStopping

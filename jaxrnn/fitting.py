@@ -88,7 +88,7 @@ def fit(
       state: from `init_state`; it stays usable.
       dataset: in memory, to be shuffled on the device; or a function that takes the
         epoch and returns batches from the host (then `batch_size` and `shuffle` are
-        the function's business).
+        the function's business). For long streams see `train_stream`.
       loss_fn: `(params, batch) -> (loss, {name: Mean})`; `jaxrnn.regularizers.penalty`
         and `jaxrnn.class_weights` show how it gives Keras' loss with penalties and
         weights.
@@ -109,7 +109,7 @@ def fit(
         goes to the optimizer.
       early_stopping: when to stop before `epochs`, and to return the best state.
       over: trains several models: `jax.vmap` or `one_by_one`; then `state` has a
-        leading axis of models.
+        leading axis of models, which may differ in their learning rates (below).
       on_epoch: `(epoch, record) -> None` after every epoch, such as
         `jaxrnn.report.print_epoch`, or several as a tuple (see `jaxrnn.logs`).
 
@@ -146,6 +146,26 @@ def fit(
       (['loss', 'val_loss'], (20,))
       >>> 2.5 < state.params["mean"].item() < 3.5  # the mean minimises the error
       True
+
+    A grid of learning rates is one program, with `over`: the rate stands in the state
+    of an `adjustable` optimizer, and each model has a state of its own.
+      >>> optimizer = adjustable(rmsprop, 0.1)
+      >>> def new_state(rate):
+      ...     state = init_state({"mean": jnp.zeros(())}, optimizer)
+      ...     opt_state = optax.tree.set(state.opt_state, learning_rate=rate)
+      ...     return state._replace(opt_state=opt_state)
+      >>> rates = jnp.array([0.1, 0.01, 0.001])
+      >>> states, history = fit(
+      ...     jax.vmap(new_state)(rates),
+      ...     dataset,
+      ...     loss_fn=loss_fn,
+      ...     optimizer=optimizer,
+      ...     key=jax.random.split(jax.random.key(0), 3),
+      ...     epochs=20,
+      ...     over=jax.vmap,
+      ... )
+      >>> history["loss"].shape, history["loss"][-1].argmin().item()
+      ((20, 3), 0)
     """
     _check(state, dataset, validation, key, epochs, batch_size, over)
     if noise_key is not None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxrnn.cells.base import Activation, AnyArray, glorot_uniform
@@ -64,6 +65,7 @@ class TextClassifier(nn.Module):
         if mask is None and self.mask_zero:
             mask = nonzero(ids)
         features = self.recurrent(features, mask=mask, deterministic=deterministic)
+        features = _at_least_float32(features)
         if self.hidden_features is not None:
             hidden = _dense(self.hidden_features, name="hidden")(features)
             features = self.hidden_activation(hidden)
@@ -146,6 +148,7 @@ class Forecaster(nn.Module):
         """
         _check_rank(inputs, ("batch", "time", "in_features"))
         features = self.recurrent(inputs, mask=mask, deterministic=deterministic)
+        features = _at_least_float32(features)
         hidden = _dense(self.hidden_features, name="hidden")(features)
         return _dense(1, name="head")(self.hidden_activation(hidden))[:, 0]
 
@@ -153,6 +156,15 @@ class Forecaster(nn.Module):
 def _dense(features: int, name: str) -> nn.Dense:
     """A Dense layer with Keras' initial values (Flax takes lecun_normal)."""
     return nn.Dense(features, kernel_init=glorot_uniform, name=name)
+
+
+def _at_least_float32(features: Array) -> Array:
+    """What a recurrent layer of a narrow `dtype` returns, for the layers above it.
+
+    In mixed precision the recurrence is narrow; the Dense layers, which cost little,
+    and with them the logits and the loss are not.
+    """
+    return features.astype(jnp.float32) if features.dtype.itemsize < 4 else features
 
 
 def _check_rank(array: Any, axes: tuple[str, ...]) -> None:

@@ -8,9 +8,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from jaxrnn import native
 from jaxrnn.cells.base import AnyArray, Carry, Cell, Params
 from jaxrnn.solvers.base import Solver, hold
 from jaxrnn.solvers.hoisted import HoistedScan
+from jaxrnn.solvers.native import Native, knows
 from jaxrnn.solvers.scan import Scan
 
 
@@ -34,13 +36,17 @@ def lengths_to_mask(
 LARGE = 1_000_000  # values in all carries, from where memory traffic decides
 
 
-def default_solver(cell: Cell, values: int = 0) -> Solver:
+def default_solver(cell: Cell, values: int = 0, dtype: Any = jnp.float32) -> Solver:
     """The solver that `solver=None` stands for, as measured by `experiments/speed.py`.
 
-    On a CPU `HoistedScan` for `simple_rnn`, and from a million values on for `lstm`,
-    where it also takes about half the memory of `Scan`; else `Scan`. Below a million
-    values `HoistedScan` takes all steps as one chunk, which is faster and takes twice
-    the memory of its chunks. Inputs are projected in the loop.
+    On a CPU it is `Native` wherever that has a loop for the cell and the dtype, its
+    loops have been compiled (`python -m jaxrnn.native`), JAXRNN_NATIVE is not 0 and
+    there is one device: it was the fastest in every shape measured.
+
+    Else `HoistedScan` for `simple_rnn`, and from a million values on for `lstm`,
+    where it also takes about half the memory of `Scan`; and `Scan` for all others.
+    Below a million values `HoistedScan` takes all steps as one chunk, which is faster
+    and takes twice the memory of its chunks. Inputs are projected in the loop.
 
     On other platforms nothing has been measured; there inputs are projected before the
     loop and gradients taken from more steps at once, for every kernel launched costs
@@ -49,19 +55,32 @@ def default_solver(cell: Cell, values: int = 0) -> Solver:
     Args:
       cell: the cell to run.
       values: in all its carries, time * batch * features.
+      dtype: of the computation.
 
     Example:
-      >>> default_solver(simple_rnn, values=100 * 32 * 32)
-      HoistedScan(unroll=1, project_first=False, chunk=None)
-      >>> default_solver(simple_rnn, values=256 * 64 * 256)
-      HoistedScan(unroll=1, project_first=False, chunk=8)
-      >>> default_solver(lstm, values=100 * 32 * 32)
+      >>> default_solver(mgu)
       Scan(unroll=1, project_first=False)
     """
-    hoisted = cell.adjoint is not None and values >= cell.adjoint.faster_from
     if jax.default_backend() != "cpu":
+        hoisted = cell.adjoint is not None and values >= cell.adjoint.faster_from
         return HoistedScan(1, True, 64) if hoisted else Scan(project_first=True)
-    if not hoisted:
+    if knows(cell, dtype) and native.enabled() and jax.device_count() == 1:
+        return Native()
+    return default_scan(cell, values)
+
+
+def default_scan(cell: Cell, values: int) -> Solver:
+    """The default on a CPU where `Native` does not run; see `default_solver`.
+
+    Example:
+      >>> default_scan(simple_rnn, values=100 * 32 * 32)
+      HoistedScan(unroll=1, project_first=False, chunk=None)
+      >>> default_scan(simple_rnn, values=256 * 64 * 256)
+      HoistedScan(unroll=1, project_first=False, chunk=8)
+      >>> default_scan(lstm, values=100 * 32 * 32)
+      Scan(unroll=1, project_first=False)
+    """
+    if cell.adjoint is None or values < cell.adjoint.faster_from:
         return Scan()
     return HoistedScan() if values >= LARGE else HoistedScan(chunk=None)
 
@@ -235,15 +254,17 @@ def _checked(
     if initial_carry is not None:
         batch_shape = inputs.shape[1:-1]
         _check_carry("initial_carry", cell, params, initial_carry, batch_shape)
+    dtype = dtype or jnp.result_type(inputs, *params.values())
     if solver is None:
-        solver = default_solver(cell, math.prod(inputs.shape[:-1]) * features)
+        values = math.prod(inputs.shape[:-1]) * features
+        solver = default_solver(cell, values, dtype)
     return _rnn(
         cell,
         solver,
         reverse,
         hold_outputs,
         all_carries,
-        dtype or jnp.result_type(inputs, *params.values()),
+        dtype,
         dict(params),
         inputs,
         mask,

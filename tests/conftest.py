@@ -3,6 +3,8 @@
 import os
 
 os.environ["KERAS_BACKEND"] = "jax"  # before anything imports keras
+os.environ["JAXRNN_NATIVE"] = "0"  # the default is JAX alone, whatever was compiled
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # before anything imports jax
 
 import jax
 import pytest

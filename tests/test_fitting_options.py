@@ -319,6 +319,41 @@ def test_each_model_has_a_rate_of_its_own(over):
     np.testing.assert_array_equal(history["loss"], history["loss"][:1].repeat(4, 0))
 
 
+@pytest.mark.parametrize("over", [jax.vmap, jaxrnn.one_by_one])
+def test_a_grid_of_learning_rates_is_one_program(over):
+    """Each model is the one of an optimizer with that rate; float32 rounding, 1e-6."""
+    rates = jnp.array([0.3, 0.1, 0.01])
+
+    def new_state(rate):
+        state = new_regression()
+        opt_state = optax.tree.set(state.opt_state, learning_rate=rate)
+        return state._replace(opt_state=opt_state)
+
+    before = jaxrnn.train_epoch._cache_size()
+    states, history = fit_regression(
+        jax.vmap(new_state)(rates),
+        REGRESSION,
+        key=jnp.broadcast_to(jax.random.key(0), rates.shape),
+        over=over,
+    )
+    assert jaxrnn.train_epoch._cache_size() == before + 1
+    np.testing.assert_array_equal(optax.tree.get(states, "learning_rate"), rates)
+    assert history["loss"].shape == (4, 3)
+    for i, rate in enumerate(rates.tolist()):
+        optimizer = optax.sgd(rate)
+        state, want = fit_regression(
+            jaxrnn.init_state({"w": jnp.zeros(3)}, optimizer),
+            REGRESSION,
+            optimizer=optimizer,
+            key=jax.random.key(0),
+        )
+        np.testing.assert_allclose(history["loss"][:, i], want["loss"], rtol=2e-6)
+        np.testing.assert_allclose(
+            states.params["w"][i], state.params["w"], rtol=2e-6, atol=1e-6
+        )
+    assert len(set(history["loss"][-1])) == 3
+
+
 def test_another_rate_compiles_nothing():
     compiled, by_epoch = [], []
 

@@ -52,40 +52,31 @@ def test_stream_is_whole_reviews_and_the_ends_of_cut_ones():
     assert rows[1, 0] == 6  # the reviews themselves stay as they are
 
 
-@pytest.mark.parametrize(
-    ("length", "rows", "window"),
-    [(2, 1, 1), (2, 3, 4), (24, 2, 4), (25, 2, 4), (26, 2, 4)],
-)
-def test_every_id_but_the_first_is_a_target_once(length, rows, window):
-    ids = 100 + np.arange(length)
-    windows = next_word.cut(ids, rows=rows, window=window)
-    inputs, targets, mask = (x.swapaxes(0, 1).ravel() for x in windows)
-    assert targets[mask].tolist() == ids[1:].tolist()
-    assert inputs[mask].tolist() == ids[:-1].tolist()
-    assert windows.mask.any(axis=(1, 2)).all()  # no window without a target
-    assert windows.mask.shape[1:] == (rows, window)
-
-
 @pytest.mark.parametrize("name", NUMPY_STEPS)
 def test_perplexity_is_that_of_a_loop_over_words(name):
     """Float32 on both sides; 1e-5 is its precision over some 20 steps."""
     model, params = language_model(next_word.LAYERS[name])
-    ids, rows, window = text(21), 2, 4  # 20 targets, 12 in the first row, 8 in the next
-    windows = next_word.cut(ids, rows=rows, window=window)
-    found = next_word.evaluate(params, windows, model=model)
+    ids, rows, window = text(20), 2, 4  # 19 targets, 10 in the first row, 9 in the next
+    _, found = jaxrnn.evaluate_stream(
+        params,
+        next_word.zero_carry(params, rows, model=model),
+        data.streams(ids, rows),
+        loss_fn=functools.partial(next_word.read_window, model=model),
+        chunk=window,
+    )
 
     embedding = np.asarray(params["Embed_0"]["embedding"])
     head = jax.tree.map(np.asarray, params["Dense_0"])
     cell_params = jax.tree.map(np.asarray, params["recurrent"])
     zeros, nats = np.zeros(helpers.FEATURES, np.float32), []
-    for first, last in ((0, 12), (12, 20)):
+    for first, last in ((0, 10), (10, 19)):
         carry = jaxrnn.LSTMCarry(zeros, zeros) if name == "LSTM" else zeros
         for t in range(first, last):
             carry = NUMPY_STEPS[name](cell_params, carry, embedding[ids[t]])
             hidden = carry[0] if name == "LSTM" else carry
             logits = hidden @ head["kernel"] + head["bias"]
             nats.append(special.logsumexp(logits) - logits[ids[t + 1]])
-    assert found["loss"].weight.item() == 20
+    assert found["loss"].weight.item() == 19
     np.testing.assert_allclose(
         next_word.perplexity(found), np.exp(np.mean(nats)), rtol=1e-5
     )
@@ -116,13 +107,18 @@ def test_training_carries_memory_from_window_to_window():
     follows if it begins with a 4, and stays above 2 ** (1 / 10) = 1.07.
     """
     ids = np.tile(np.array([4, 5, 4, 6], np.int32), 60)
-    windows = next_word.cut(ids, rows=2, window=5)
     model, params = language_model(next_word.LAYERS["SimpleRNN"], features=8)
     optimizer = jaxrnn.adam(0.05)
+    loss_fn = functools.partial(next_word.read_window, model=model)
     state = jaxrnn.init_state(jax.tree.map(lambda p: p / 3, params), optimizer)
     for _ in range(10):
-        state, means = next_word.train_pass(
-            state, windows, model=model, optimizer=optimizer
+        state, _, means = jaxrnn.train_stream(
+            state,
+            next_word.zero_carry(params, 2, model=model),
+            data.streams(ids, 2),
+            loss_fn=loss_fn,
+            optimizer=optimizer,
+            chunk=5,
         )
     assert state.step.item() == 10 * 24
     assert next_word.perplexity(means) < 1.03

@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -10,7 +11,7 @@ import pytest
 
 import jaxrnn
 from jaxrnn import data, metrics
-from jaxrnn.train import prefetch
+from jaxrnn.train import _train_group
 
 OPTIMIZER = jaxrnn.adam(0.05)
 RNG = np.random.default_rng(0)
@@ -77,19 +78,40 @@ def test_epoch_is_a_python_loop():
     assert state.step == 3
 
 
-def test_epoch_from_the_host_is_the_same():
-    shuffled = data.Dataset(
-        *(x if x is None else x[np.asarray(ORDER)] for x in DATASET)
-    )
-    state, means = jaxrnn.train_batches(
+SHUFFLED = data.Dataset(*(x if x is None else x[np.asarray(ORDER)] for x in DATASET))
+train_batches = functools.partial(
+    jaxrnn.train_batches, loss_fn=loss_fn, optimizer=OPTIMIZER
+)
+
+
+@pytest.mark.parametrize("updates_per_call", [1, 2, 16])
+def test_epoch_from_the_host_is_the_same(updates_per_call):
+    """Three updates, as 1 + 1 + 1, 2 + 1 and 3; each one with its own noise."""
+    options = {"loss_fn": noisy_loss_fn, "noise_key": jax.random.key(5)}
+    found = train_batches(
         new_state(),
-        data.batches(shuffled, BATCH_SIZE),
-        loss_fn=loss_fn,
-        optimizer=OPTIMIZER,
+        data.batches(SHUFFLED, BATCH_SIZE),
+        updates_per_call=updates_per_call,
+        **options,
     )
+    assert_close(found, train_epoch(new_state(), DATASET, ORDER, **options))
+
+
+def test_batches_from_anywhere_of_any_shape():
+    """The last one short; compiled once for each shape; of NumPy or on the device."""
+    on_host = []
+    for batch in data.batches(SHUFFLED, BATCH_SIZE):
+        rows = slice(int(batch.valid.sum()))
+        on_host.append(jax.tree.map(lambda x, rows=rows: x[rows], batch))
+    assert [len(batch.inputs) for batch in on_host] == [4, 4, 2]
     want_params, want = python_epoch(new_state(), DATASET, ORDER)
-    assert_close(state.params, want_params)
-    assert_close(metrics.values(means), want)
+    before, compiled = _train_group._cache_size(), []
+    for batches in (on_host, on_host, jax.device_put(on_host)):
+        state, means = train_batches(new_state(), batches)
+        assert_close(state.params, want_params)
+        assert_close(metrics.values(means), want)
+        compiled.append(_train_group._cache_size() - before)
+    assert compiled[:2] == [2, 2]
 
 
 def test_sample_weights_weigh():
@@ -301,6 +323,80 @@ def test_fit_takes_batches_from_the_host():
     assert state.step == 9
 
 
+# Mixed precision: a recurrence in bfloat16, everything else in float32.
+
+IDS = RNG.integers(1, 12, (24, 6), dtype=np.int32)
+FIRST_IS_ODD = data.Dataset(IDS, (IDS[:, 0] % 2).astype(np.float32))
+
+
+def classifier(dtype):
+    layer = jaxrnn.SimpleRNN(8, dtype=dtype, solver=jaxrnn.HoistedScan())
+    return jaxrnn.TextClassifier(12, 8, layer)
+
+
+def classifier_loss_fn(params, batch, dtype):
+    p = jax.nn.sigmoid(classifier(dtype).apply({"params": params}, batch.inputs))
+    loss = jaxrnn.Mean.of(
+        jaxrnn.binary_cross_entropy(p, batch.targets), batch.sample_weight
+    )
+    return loss.value, {"loss": loss}
+
+
+@pytest.fixture(scope="module")
+def classifier_params():
+    return classifier(None).init(jax.random.key(0), IDS)["params"]
+
+
+def test_training_in_mixed_precision(classifier_params):
+    """Near the losses of float32: 1 %, as bfloat16 has 8 bits."""
+    optimizer = jaxrnn.adam(0.01)
+    fitted = {
+        dtype: jaxrnn.fit(
+            jaxrnn.init_state(classifier_params, optimizer),
+            FIRST_IS_ODD,
+            loss_fn=functools.partial(classifier_loss_fn, dtype=dtype),
+            optimizer=optimizer,
+            key=jax.random.key(0),
+            epochs=20,
+            batch_size=8,
+        )
+        for dtype in (None, jnp.bfloat16)
+    }
+    (_, want), (state, history) = fitted.values()
+    assert want["loss"][-1] < 0.2 < 0.6 < want["loss"][0]  # there is much to learn
+    np.testing.assert_allclose(history["loss"], want["loss"], rtol=0.01, atol=0.01)
+    assert not np.array_equal(history["loss"], want["loss"])
+    dtypes = {leaf.dtype for leaf in jax.tree.leaves((state.params, state.opt_state))}
+    assert dtypes == {np.dtype("float32"), np.dtype("int32")}
+
+
+def equations(jaxpr, inside=()):
+    """All equations, with the names of those around them."""
+    for equation in jaxpr.eqns:
+        yield equation, inside
+        for inner in jax.extend.core.jaxprs_in_params(equation.params):
+            yield from equations(inner, (*inside, equation.primitive.name))
+
+
+def test_the_loop_multiplies_in_bfloat16_and_adds_in_float32(classifier_params):
+    """Of the gradient: nowhere float16; wide operands outside of the loops alone."""
+    batch = data.Batch(IDS, FIRST_IS_ODD.targets, None, np.ones(24, np.float32))
+    loss = functools.partial(classifier_loss_fn, dtype=jnp.bfloat16)
+    jaxpr = jax.make_jaxpr(jax.grad(loss, has_aux=True))(classifier_params, batch)
+    found = list(equations(jaxpr.jaxpr))
+    dtypes = {v.aval.dtype.name for e, _ in found for v in e.outvars}
+    assert "float16" not in dtypes
+    matmuls = [
+        ([v.aval.dtype.name for v in (*e.invars, *e.outvars)], "scan" in inside)
+        for e, inside in found
+        if e.primitive.name == "dot_general"
+    ]
+    in_loop = [names for names, inside in matmuls if inside]
+    assert len(in_loop) >= 2  # one forth, one back
+    assert all(names == ["bfloat16", "bfloat16", "float32"] for names in in_loop)
+    assert all(names[-1] == "float32" for names, _ in matmuls)
+
+
 # Early stopping.
 
 
@@ -422,12 +518,11 @@ def test_bad_input_is_explained(changes, error, words, untyped):
         untyped(call_fit)(**changes)
 
 
+def test_updates_per_call_below_one():
+    with pytest.raises(ValueError, match="updates_per_call must be at least 1, got 0"):
+        train_batches(new_state(), [], updates_per_call=0)
+
+
 def test_patience_below_one():
     with pytest.raises(ValueError, match="at least 1, got 0"):
         jaxrnn.EarlyStopping(patience=0)
-
-
-@pytest.mark.parametrize("size", [1, 2, 5])
-def test_prefetch_keeps_every_batch_in_order(size):
-    found = [int(x) for x in prefetch((np.int32(i) for i in range(4)), size)]
-    assert found == [0, 1, 2, 3]

@@ -16,6 +16,7 @@ from jaxrnn.cells.base import (
     Params,
     ParamSpec,
     add_row,
+    affine_gradients,
     affine_project,
     fused_specs,
     gated_matmul,
@@ -91,6 +92,9 @@ def _build(
     if slope is not None and recurrent_slope is not None:
         backward = _adjoint_reset_after if reset_after else _adjoint_reset_before
         adjoint = backward(forward, slope, recurrent_slope)
+        usual = (activation, recurrent_activation) == (jnp.tanh, jax.nn.sigmoid)
+        if usual and reset_after:
+            adjoint = adjoint._replace(native="gru")
 
     return Cell(
         name="gru",
@@ -166,15 +170,20 @@ def _adjoint_reset_after(forward: Any, slope: Any, recurrent_slope: Any) -> Adjo
         return cotangent * z + through_matmul, delta
 
     def collect(
-        params: Params, before: Array, saved: tuple[Array, ...], delta: Array
+        params: Params,
+        inputs: Array,
+        before: Array,
+        saved: tuple[Array, ...],
+        delta: Array,
     ) -> tuple[dict[str, Array], Array]:
+        gradients, of_inputs = affine_gradients(params, inputs, delta)
         recurrent = recurrent_delta(delta, saved[1])
         gradient = kernel_gradient(params["recurrent_kernel"], before, recurrent)
-        gradients = {"recurrent_kernel": gradient}
+        gradients["recurrent_kernel"] = gradient
         if "recurrent_bias" in params:
             bias = params["recurrent_bias"]
             gradients["recurrent_bias"] = row_gradient(bias, recurrent)
-        return gradients, delta
+        return gradients, of_inputs
 
     return Adjoint(forward, backward, collect, faster_from=math.inf)
 
@@ -203,8 +212,13 @@ def _adjoint_reset_before(forward: Any, slope: Any, recurrent_slope: Any) -> Adj
         return d_before, jnp.concatenate([d_gates, d_n], axis=-1)
 
     def collect(
-        params: Params, before: Array, saved: tuple[Array, ...], delta: Array
+        params: Params,
+        inputs: Array,
+        before: Array,
+        saved: tuple[Array, ...],
+        delta: Array,
     ) -> tuple[dict[str, Array], Array]:
+        gradients, of_inputs = affine_gradients(params, inputs, delta)
         _, r, n = saved
         gates = 2 * n.shape[-1]
         recurrent_kernel = params["recurrent_kernel"]
@@ -219,7 +233,7 @@ def _adjoint_reset_before(forward: Any, slope: Any, recurrent_slope: Any) -> Adj
             ],
             axis=-1,
         )
-        return {"recurrent_kernel": gradient}, delta
+        return gradients | {"recurrent_kernel": gradient}, of_inputs
 
     return Adjoint(forward, backward, collect, faster_from=math.inf)
 

@@ -13,6 +13,7 @@ from jaxrnn.cells.base import (
     Cell,
     Params,
     ParamSpec,
+    affine_gradients,
     affine_project,
     as_row,
     fused_specs,
@@ -98,11 +99,12 @@ def _adjoint(step: Any, slope: Activation) -> Adjoint:
         return delta * as_row(params["recurrent_kernel"], delta), delta
 
     def collect(
-        params: Params, before: Array, saved: None, delta: Array
+        params: Params, inputs: Array, before: Array, saved: None, delta: Array
     ) -> tuple[dict[str, Array], Array]:
         del saved
+        gradients, of_inputs = affine_gradients(params, inputs, delta)
         gradient = row_gradient(params["recurrent_kernel"], before * delta)
-        return {"recurrent_kernel": gradient}, delta
+        return gradients | {"recurrent_kernel": gradient}, of_inputs
 
     return Adjoint(forward, backward, collect, faster_from=0)
 

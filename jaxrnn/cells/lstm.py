@@ -14,6 +14,7 @@ from jaxrnn.cells.base import (
     Cell,
     Params,
     ParamSpec,
+    affine_gradients,
     affine_project,
     fused_specs,
     glorot_uniform,
@@ -141,7 +142,9 @@ def _build(
     recurrent_slope = slope_from_output(recurrent_activation)
     adjoint = None
     if slope and recurrent_slope and projection_features is None:
-        adjoint = _adjoint(forward, activation, slope, recurrent_slope)
+        usual = (activation, recurrent_activation) == (jnp.tanh, jax.nn.sigmoid)
+        native = "lstm" if usual else None
+        adjoint = _adjoint(forward, activation, slope, recurrent_slope, native)
 
     return Cell(
         name="lstm",
@@ -169,6 +172,7 @@ def _adjoint(
     activation: Activation,
     slope: Activation,
     recurrent_slope: Activation,
+    native: str | None,
 ) -> Adjoint:
     """delta_t is the cotangent of the four gates before their activations."""
 
@@ -196,13 +200,18 @@ def _adjoint(
         return LSTMCarry(d_hidden, d_memory * f), delta
 
     def collect(
-        params: Params, before: LSTMCarry, saved: tuple[Array, ...], delta: Array
+        params: Params,
+        inputs: Array,
+        before: LSTMCarry,
+        saved: tuple[Array, ...],
+        delta: Array,
     ) -> tuple[dict[str, Array], Array]:
         del saved
+        gradients, of_inputs = affine_gradients(params, inputs, delta)
         gradient = kernel_gradient(params["recurrent_kernel"], before.hidden, delta)
-        return {"recurrent_kernel": gradient}, delta
+        return gradients | {"recurrent_kernel": gradient}, of_inputs
 
-    return Adjoint(forward, backward, collect, faster_from=1e6)
+    return Adjoint(forward, backward, collect, faster_from=1e6, native=native)
 
 
 lstm: Cell = lstm_cell()

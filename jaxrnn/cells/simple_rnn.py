@@ -3,6 +3,7 @@
 import functools
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -13,6 +14,7 @@ from jaxrnn.cells.base import (
     Cell,
     Params,
     ParamSpec,
+    affine_gradients,
     affine_project,
     fused_specs,
     kernel_gradient,
@@ -69,7 +71,7 @@ def _build(activation: Activation, use_bias: bool) -> Cell:
         project=affine_project,
         step=step,
         output=_output,
-        adjoint=_adjoint(step, slope_from_output(activation)),
+        adjoint=_adjoint(step, slope_from_output(activation), _NATIVE.get(activation)),
     )
 
 
@@ -77,7 +79,15 @@ def _output(hidden: Array) -> Array:
     return hidden
 
 
-def _adjoint(step: Any, slope: Activation | None) -> Adjoint | None:
+_NATIVE: dict[Activation, str] = {
+    jnp.tanh: "simple_rnn_tanh",
+    jax.nn.relu: "simple_rnn_relu",
+}
+
+
+def _adjoint(
+    step: Any, slope: Activation | None, native: str | None
+) -> Adjoint | None:
     """delta_t = dL/dh_t * f'(h_t): all that the gradients need is h itself."""
     if slope is None:
         return None
@@ -93,13 +103,14 @@ def _adjoint(step: Any, slope: Activation | None) -> Adjoint | None:
         return matmul(delta, params["recurrent_kernel"].T), delta
 
     def collect(
-        params: Params, before: Array, saved: None, delta: Array
+        params: Params, inputs: Array, before: Array, saved: None, delta: Array
     ) -> tuple[dict[str, Array], Array]:
         del saved
+        gradients, of_inputs = affine_gradients(params, inputs, delta)
         gradient = kernel_gradient(params["recurrent_kernel"], before, delta)
-        return {"recurrent_kernel": gradient}, delta
+        return gradients | {"recurrent_kernel": gradient}, of_inputs
 
-    return Adjoint(forward, backward, collect, faster_from=0)
+    return Adjoint(forward, backward, collect, faster_from=0, native=native)
 
 
 simple_rnn: Cell = simple_rnn_cell()

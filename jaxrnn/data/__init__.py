@@ -12,6 +12,7 @@ from jaxrnn.data.batches import (  # isort: skip
     split_last,
     batches,
     num_batches,
+    streams,
 )
 from jaxrnn.data.imdb import Imdb, Vocabulary, load_imdb  # isort: skip
 from jaxrnn.data.sine import (  # isort: skip
@@ -32,6 +33,7 @@ __all__ = [  # noqa: RUF022 (in reading order)
     "split_last",
     "batches",
     "num_batches",
+    "streams",
     "Imdb",
     "Vocabulary",
     "load_imdb",

@@ -19,13 +19,14 @@ class Dataset(NamedTuple):
       inputs: ids `(examples, time)` or features `(examples, time, features)`.
       targets: what should come out.
       mask: which steps of `inputs` are valid (True); None means all.
-      sample_weight: how much each example counts; None means 1.
+      sample_weight: how much each example counts; None means 1. (In `streams` it is
+        how much each step counts.)
     """
 
     inputs: Shaped[Any, "examples ..."]
     targets: Shaped[Any, "examples ..."]
     mask: Bool[Any, "examples time"] | None = None
-    sample_weight: Float[Any, " examples"] | None = None
+    sample_weight: Float[Any, " examples"] | Float[Any, "examples time"] | None = None
 
 
 class Batch(NamedTuple):
@@ -191,6 +192,56 @@ def batches(
     return (
         take_batch(slice(first, first + batch_size))
         for first in range(0, len(order), batch_size)
+    )
+
+
+def streams(sequence: Shaped[np.ndarray, "length ..."], batch_size: int) -> Dataset:
+    """Cuts one long sequence into streams to be read side by side, for `train_stream`.
+
+    Row r + 1 begins where row r ends, and the target of each step is the next one, so
+    every element but the first is a target exactly once. If the rows come out even,
+    inputs and targets are views of `sequence`, not copies; if not, the last rows are
+    filled with zeros at their end, whose `sample_weight` is 0.
+
+    Args:
+      sequence: such as the ids of many texts end to end, or a series of features.
+      batch_size: number of streams.
+
+    Returns:
+      A `Dataset` of inputs and targets (batch_size, time, ...), where time is
+      `ceil((length - 1) / batch_size)`, and of a `sample_weight` (batch_size, time) for
+      each step, 1 or 0.
+
+    Raises:
+      ValueError: a sequence without a next element, or `batch_size` less than 1.
+
+    Example:
+      >>> stream = streams(np.array([3, 1, 4, 1, 5, 9]), 2)
+      >>> stream.inputs.tolist(), stream.targets.tolist()
+      ([[3, 1, 4], [1, 5, 0]], [[1, 4, 1], [5, 9, 0]])
+      >>> stream.sample_weight.tolist()
+      [[1.0, 1.0, 1.0], [1.0, 1.0, 0.0]]
+    """
+    length, *rest = sequence.shape
+    if length < 2:
+        raise ValueError(
+            "a sequence must hold at least two elements, an input and the target that "
+            f"follows, got shape {sequence.shape}."
+        )
+    time = num_batches(length - 1, batch_size)
+    filler = batch_size * time - (length - 1)
+
+    def fold(values: np.ndarray) -> np.ndarray:
+        if filler:
+            values = np.concatenate([values, np.zeros((filler, *rest), values.dtype)])
+        return values.reshape(batch_size, time, *rest)
+
+    weight = np.ones(batch_size * time, np.float32)
+    weight[length - 1 :] = 0
+    return Dataset(
+        fold(sequence[:-1]),
+        fold(sequence[1:]),
+        sample_weight=weight.reshape(batch_size, time),
     )
 
 

@@ -3,4 +3,5 @@
 from jaxrnn.solvers.base import Solver as Solver
 from jaxrnn.solvers.checkpointed import Checkpointed as Checkpointed
 from jaxrnn.solvers.hoisted import HoistedScan as HoistedScan
+from jaxrnn.solvers.native import Native as Native
 from jaxrnn.solvers.scan import Scan as Scan

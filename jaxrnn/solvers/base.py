@@ -5,6 +5,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Bool
 
 from jaxrnn.cells.base import Carry, Cell, Params
@@ -77,3 +78,8 @@ def start_of(cell: Cell, params: Params, carry: Carry, inputs: Any) -> Carry:
     batch_shape = jax.tree.leaves(inputs)[0].shape[1:-1]
     start = cell.initial_carry(params, batch_shape)
     return jax.tree.map(lambda x, like: x.astype(like.dtype), start, carry)
+
+
+def known(cotangent: Any) -> Any:
+    """None for a cotangent that JAX knows to be zero."""
+    return None if isinstance(cotangent, SymbolicZero) else cotangent

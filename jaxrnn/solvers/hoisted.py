@@ -8,10 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.custom_derivatives import SymbolicZero
 
 from jaxrnn.cells.base import Adjoint, Carry, Cell, Params
-from jaxrnn.solvers.base import hold, restart, start_of
+from jaxrnn.solvers.base import hold, known, restart, start_of
 from jaxrnn.solvers.scan import Scan, choose_projection
 
 
@@ -69,11 +68,11 @@ class HoistedScan:
         resets: Any,
     ) -> tuple[Carry, Carry]:
         start = start_of(cell, params, carry, inputs)
-        return _run(cell, self, params, carry, start, inputs, mask, resets)
+        return hoisted_run(cell, self, params, carry, start, inputs, mask, resets)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _run(
+def hoisted_run(
     cell: Cell,
     solver: HoistedScan,
     params: Params,
@@ -83,6 +82,7 @@ def _run(
     mask: Any,
     resets: Any,
 ) -> tuple[Carry, Carry]:
+    """`HoistedScan` on arrays alone: `start` is what a reset restarts from."""
     del start  # Scan makes its own; this one is there to have a gradient
     scan = Scan(solver.unroll, solver.project_first)
     return scan(cell, params, carry, inputs, mask, resets)
@@ -113,7 +113,7 @@ def _backward(cell: Cell, solver: HoistedScan, residuals: Any, cotangents: Any) 
     """Chunk by chunk from the last to the first; the gradients add up."""
     params, first, start, steps = residuals
     *_, carries, _ = steps
-    last, direct = jax.tree.map(_known, cotangents)
+    last, direct = jax.tree.map(known, cotangents)
     cotangent = jax.tree.map(
         lambda x, known: jnp.zeros_like(x) if known is None else known, first, last
     )
@@ -163,7 +163,7 @@ def _backward(cell: Cell, solver: HoistedScan, residuals: Any, cotangents: Any) 
     return gradients, cotangent, of_start, of_inputs, None, None
 
 
-_run.defvjp(_forward, _backward, symbolic_zeros=True)
+hoisted_run.defvjp(_forward, _backward, symbolic_zeros=True)
 
 
 def chunk_size(time: int, near: int | None) -> int:
@@ -180,10 +180,6 @@ def chunk_size(time: int, near: int | None) -> int:
         return time
     divisors = (n for n in range(-(-near // 2), 2 * near + 1) if time % n == 0)
     return min(divisors, key=lambda n: (16 * n > time, abs(n - near)), default=near)
-
-
-def _known(cotangent: Any) -> Any:
-    return None if isinstance(cotangent, SymbolicZero) else cotangent
 
 
 def _chunk_backward(
@@ -219,11 +215,7 @@ def _chunk_backward(
 
     xs = (before, carries, saved, mask, resets, direct)
     cotangents, delta = jax.lax.scan(body, cotangents, xs, reverse=True, unroll=unroll)
-    from_steps, of_projected = adjoint.collect(params, before, saved, delta)
-    _, pullback = jax.vjp(cell.project, params, inputs)
-    gradients, of_inputs = pullback(of_projected)
-    for name, gradient in from_steps.items():
-        gradients[name] = gradients[name] + gradient
+    gradients, of_inputs = adjoint.collect(params, inputs, before, saved, delta)
     return cotangents, gradients, jax.tree.map(_floating, inputs, of_inputs)
 
 
@@ -260,12 +252,15 @@ def derived_adjoint(cell: Cell) -> Adjoint:
         return pullback(cotangent)[0], cotangent
 
     def collect(
-        params: Params, before: Carry, saved: Any, delta: Carry
+        params: Params, inputs: Any, before: Carry, saved: Any, delta: Carry
     ) -> tuple[dict[str, Array], Any]:
         def all_steps(params: Params, projected: Any) -> Carry:
             return cell.step(params, before, projected)
 
-        _, pullback = jax.vjp(all_steps, dict(params), saved)
-        return pullback(delta)
+        _, through_steps = jax.vjp(all_steps, dict(params), saved)
+        from_steps, of_projected = through_steps(delta)
+        _, through_project = jax.vjp(cell.project, dict(params), inputs)
+        from_project, of_inputs = through_project(of_projected)
+        return jax.tree.map(jnp.add, from_steps, from_project), of_inputs
 
     return Adjoint(forward, backward, collect, faster_from=math.inf)
