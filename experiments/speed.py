@@ -1,17 +1,17 @@
 """How fast are an update, an epoch and a gradient, solver by solver?
 
-Command    python experiments/speed.py
-Time       about 4 minutes on 2 cores
-Expect     on 2 CPU cores: the 50 epochs of the sine tutorial (2,850 updates) in under
-           0.5 s after compilation, an epoch of the 002 model (157 updates) in under
-           1.5 s, one compilation of the epoch each; gradients 1.0 to 1.7 times as
-           fast as with `flax.linen.RNN`: for SimpleRNN by `HoistedScan`, at "wide" in
-           chunks, for GRU by `Scan`, for LSTM by `Scan` and at "wide" by `HoistedScan`
+Command    python experiments/speed.py            (--quick: 2 minutes)
+Time       about 8 minutes on 2 cores
+Expect     on 2 CPU cores: `Native` 2 to 5 times as fast as `flax.linen.RNN` in every
+           gradient; `HoistedScan` 1.2 to 2 times, but for a GRU that is not large; the
+           50 epochs of the sine tutorial (2,850 updates) in under 0.1 s after
+           compilation; times that grow as time, batch and features squared do
 
-Random data: the time does not depend on it. Every figure is the median (and minimum)
+Random data: the time does not depend on it. Every figure is the median (and quartiles)
 of repeated runs that end in `block_until_ready`, the rivals interleaved in one
 process, compile time apart. These machines are noisy: trust ratios, and no ratio under
-1.1. Writes speed.jsonl.
+1.1. What the device can do at best is measured too: a large matmul, and a copy.
+`peers.py` compares with other libraries. Writes speed.jsonl, speed.png, scaling.png.
 """
 
 import functools
@@ -19,7 +19,7 @@ import importlib.metadata
 import os
 import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -29,13 +29,13 @@ import numpy as np
 import tyro
 
 import jaxrnn
-from jaxrnn import data, report
+from jaxrnn import data, native, report
 
 RESULTS = pathlib.Path(__file__).parent / "results"
-LAYERS = {
-    "simple_rnn": (jaxrnn.SimpleRNN, nn.SimpleCell),
-    "gru": (jaxrnn.GRU, nn.GRUCell),
-    "lstm": (jaxrnn.LSTM, nn.OptimizedLSTMCell),
+LAYERS = {  # ours, Flax' cell, gates
+    "simple_rnn": (jaxrnn.SimpleRNN, nn.SimpleCell, 1),
+    "gru": (jaxrnn.GRU, nn.GRUCell, 3),
+    "lstm": (jaxrnn.LSTM, nn.OptimizedLSTMCell, 4),
 }
 SHAPES = {  # (batch, time, in_features, features)
     "tiny": (2, 5, 3, 4),
@@ -43,23 +43,77 @@ SHAPES = {  # (batch, time, in_features, features)
     "imdb-002": (128, 100, 32, 32),
     "imdb-004b": (128, 30, 16, 32),
     "wide": (64, 256, 256, 256),
+    "very wide": (32, 100, 1024, 1024),
 }
 SOLVERS = {
     "Scan": jaxrnn.Scan(),
-    "Scan, project first": jaxrnn.Scan(project_first=True),
     "HoistedScan": jaxrnn.HoistedScan(),
     "HoistedScan, one chunk": jaxrnn.HoistedScan(chunk=None),
+}
+if native.compiler_found() and jax.default_backend() == "cpu":
+    SOLVERS["Native"] = jaxrnn.Native()
+if jax.default_backend() != "cpu":
+    SOLVERS["Scan, project first"] = jaxrnn.Scan(project_first=True)
+    SOLVERS["HoistedScan, project first"] = jaxrnn.HoistedScan(1, True, 64)
+FLAX = "flax.linen.RNN"
+SCALES = {  # one size at a time grows, from (batch, time, features) = (32, 100, 64)
+    "time": (100, 300, 1_000, 3_000, 10_000),
+    "batch": (1, 8, 32, 128, 512),
+    "features": (16, 64, 128, 256, 512),
 }
 
 
 def main(
     *,
     repeats: int = 10,
-    shapes: Sequence[str] = ("imdb-001", "imdb-002", "imdb-004b", "wide"),
+    shapes: Sequence[str] = tuple(SHAPES)[1:],
+    scales: bool = True,
+    updates: int = 20,
+    quick: bool = False,
     out: pathlib.Path = RESULTS,
 ) -> list[dict]:
-    """Times epochs and gradients; writes speed.jsonl and prints two tables."""
-    machine = {
+    """Times updates, gradients and how they grow; prints three tables.
+
+    Args:
+      repeats: of every timed run.
+      shapes: of the gradients, names in `SHAPES`.
+      scales: measure how time grows with the sizes, too.
+      updates: of the models of the reviews, per timed run.
+      quick: 5 repeats of the tutorials' shapes and "wide", and nothing that grows.
+      out: where results go.
+    """
+    if quick:
+        repeats, shapes, scales = 5, tuple(SHAPES)[1:5], False
+    about = machine() | ceilings()
+    training = [
+        row
+        for name in ("sine", *(name for name in shapes if name.startswith("imdb")))
+        for row in updates_of(name, updates, repeats)
+    ]
+    gradients = [
+        row
+        for shape in shapes
+        for layer in LAYERS
+        if (shape, layer) not in (("very wide", "gru"), ("very wide", "lstm"))
+        for row in gradient(layer, SHAPES[shape], repeats, shape=shape)
+    ]
+    for row in gradients:
+        row["of_matmul_peak"] = round(row["gflops"] / about["matmul_gflops"], 3)
+        row["of_bandwidth_peak"] = round(row["gb_per_s"] / about["bandwidth_gb_s"], 3)
+    growth = growing(repeats) if scales else []
+    records = [about | record for record in training + gradients + growth]
+    report.write_records(out / "speed.jsonl", records)
+    draw_gradients(gradients, out / "speed.png")
+    if growth:
+        draw_growth(growth, out / "scaling.png")
+    for part in filter(None, (training, gradients, growth)):
+        print(report.markdown_table(part), end="\n\n")
+    return records
+
+
+def machine() -> dict:
+    """Where the numbers come from."""
+    return {
         "device": jax.devices()[0].device_kind,
         "platform": jax.default_backend(),
         "cores": os.cpu_count(),
@@ -67,74 +121,105 @@ def main(
         "jax": jax.__version__,
         "flax": importlib.metadata.version("flax"),
     }
-    epochs = [
-        run(models, over, repeats)
-        for run in (sine_epochs, imdb_epoch)
-        for models, over in ((1, None), (3, jaxrnn.one_by_one), (3, jax.vmap))
-    ]
-    gradients = [
-        row
-        for shape in shapes
-        for layer in LAYERS
-        for row in gradient(layer, shape, repeats)
-    ]
-    records = [machine | record for record in epochs + gradients]
-    report.write_records(out / "speed.jsonl", records)
-    for part in (epochs, gradients):
-        print(report.markdown_table(part), end="\n\n")
-    return records
 
 
-def sine_epochs(models: int, over: Callable | None, repeats: int) -> dict:
-    """50 epochs of the sine tutorial: 900 windows, batches of 16, 57 updates each."""
-    series = data.sine_series(rng=np.random.default_rng(0))
-    train, _ = data.sine_datasets(series, layout=data.window_as_features)
-    model = jaxrnn.Forecaster(
-        jaxrnn.SimpleRNN(32, activation=jax.nn.relu), hidden_features=8
-    )
+def ceilings(size: int = 2048, repeats: int = 5) -> dict:
+    """The best of some large matmuls, and of some copies of a large array."""
+    square = jnp.ones((size, size))
+    matmul = jax.jit(jnp.matmul).lower(square, square).compile()
+    row = jnp.ones(16 * size * size)
+    copy = jax.jit(lambda x: x + 1).lower(row).compile()
+    seconds = {"matmul": [], "copy": []}
+    for _ in range(repeats):
+        seconds["matmul"].append(elapsed(lambda: matmul(square, square)))
+        seconds["copy"].append(elapsed(lambda: copy(row)))
+    return {
+        "matmul_gflops": round(2 * size**3 / min(seconds["matmul"]) / 1e9, 1),
+        "bandwidth_gb_s": round(2 * row.nbytes / min(seconds["copy"]) / 1e9, 1),
+    }
 
-    def loss_fn(params, batch):
-        predictions = model.apply({"params": params}, batch.inputs)
-        loss = jaxrnn.Mean.of((predictions - batch.targets) ** 2, batch.sample_weight)
-        return loss.value, {"loss": loss}
 
-    options = {"batch_size": 16, "epochs": 50, "models": models, "over": over}
-    return epochs_of("sine, 50 epochs", model, train, loss_fn, repeats, **options)
+# Whole updates, many in one program.
 
 
-def imdb_epoch(models: int, over: Callable | None, repeats: int) -> dict:
-    """One epoch of the 002 model: 20,000 reviews, batches of 128, 157 updates."""
-    rng = np.random.default_rng(0)
-    train = data.Dataset(
-        rng.integers(10_000, size=(20_000, 100), dtype=np.int32),
-        rng.integers(2, size=20_000).astype(np.float32),
-    )
-    model = jaxrnn.TextClassifier(10_000, 32, jaxrnn.SimpleRNN(32))
-
-    def loss_fn(params, batch):
-        p = jax.nn.sigmoid(model.apply({"params": params}, batch.inputs))
-        loss = jaxrnn.Mean.of(
-            jaxrnn.binary_cross_entropy(p, batch.targets), batch.sample_weight
+def updates_of(name: str, updates: int, repeats: int) -> list[dict]:
+    """Times `fit` with every solver, and with three models at once."""
+    runs, rows = {}, []
+    variants = [(solver, 1, None) for solver in SOLVERS]
+    variants += [("default", 3, over) for over in (jaxrnn.one_by_one, jax.vmap)]
+    for solver, models, over in variants:
+        model, train, loss_fn, batch_size, epochs = workload(
+            name, SOLVERS.get(solver), updates
         )
+        run, compiled = fit_of(model, train, loss_fn, batch_size, epochs, models, over)
+        count = epochs * data.num_batches(len(train.inputs), batch_size)
+        runs[len(rows)] = run
+        rows.append(
+            {
+                "run": name,
+                "solver": solver,
+                "models": models,
+                "over": over.__name__ if over else "",
+                "updates": count,
+                **compiled,
+            }
+        )
+    for at, ms in interleaved(runs, repeats).items():
+        per_update = np.divide(ms, rows[at]["updates"] * rows[at]["models"])
+        rows[at] |= {"ms_per_update": round(float(np.median(per_update)), 4)}
+        rows[at] |= {"min_ms_per_update": round(float(per_update.min()), 4)}
+        batch = 16 if name == "sine" else SHAPES[name][0]
+        rows[at] |= {"examples_per_s": round(1e3 * batch / np.median(per_update))}
+    return rows
+
+
+def workload(name: str, solver: Any, updates: int) -> tuple[Any, ...]:
+    """A tutorial's model, random data, loss, batch size and number of epochs."""
+    rng = np.random.default_rng(0)
+    if name == "sine":
+        series = data.sine_series(rng=rng)
+        train, _ = data.sine_datasets(series, layout=data.window_as_features)
+        layer = jaxrnn.SimpleRNN(32, activation=jax.nn.relu, solver=solver)
+        model = jaxrnn.Forecaster(layer, hidden_features=8)
+
+        def error(params, batch):
+            predictions = model.apply({"params": params}, batch.inputs)
+            return (predictions - batch.targets) ** 2
+
+        batch_size, epochs = 16, 50
+    else:
+        batch_size, steps, embed_features, features = SHAPES[name]
+        rows = updates * batch_size
+        train = data.Dataset(
+            rng.integers(10_000, size=(rows, steps), dtype=np.int32),
+            rng.integers(2, size=rows).astype(np.float32),
+        )
+        layer = jaxrnn.SimpleRNN(features, solver=solver)
+        model = jaxrnn.TextClassifier(10_000, embed_features, layer)
+
+        def error(params, batch):
+            p = jax.nn.sigmoid(model.apply({"params": params}, batch.inputs))
+            return jaxrnn.binary_cross_entropy(p, batch.targets)
+
+        epochs = 1
+
+    def loss_fn(params, batch):
+        loss = jaxrnn.Mean.of(error(params, batch), batch.sample_weight)
         return loss.value, {"loss": loss}
 
-    options = {"batch_size": 128, "epochs": 1, "models": models, "over": over}
-    return epochs_of("imdb-002, 1 epoch", model, train, loss_fn, repeats, **options)
+    return model, train, loss_fn, batch_size, epochs
 
 
-def epochs_of(
-    name: str,
+def fit_of(
     model: nn.Module,
     train: data.Dataset,
     loss_fn: Callable,
-    repeats: int,
-    *,
     batch_size: int,
     epochs: int,
     models: int,
     over: Callable | None,
-) -> dict:
-    """Times `fit` over `epochs`, and counts how often the epoch was compiled."""
+) -> tuple[Callable, dict]:
+    """`fit`, warm, and how long and how often its epoch was compiled."""
     optimizer = jaxrnn.adam()
 
     def new_state(key):
@@ -146,14 +231,13 @@ def epochs_of(
     if over is not None:
         key = jax.random.split(key, models)
         order = jnp.broadcast_to(order, (models, *order.shape))
-    state = (jax.vmap(new_state) if over else new_state)(key)
+    state = jax.jit(jax.vmap(new_state) if over else new_state)(key)
     options = {
         "loss_fn": loss_fn,
         "optimizer": optimizer,
         "batch_size": batch_size,
         "over": over,
     }
-
     started = time.perf_counter()
     jaxrnn.train_epoch.lower(state, train, order, **options).compile()
     compile_s = time.perf_counter() - started
@@ -163,31 +247,30 @@ def epochs_of(
     train = jax.device_put(train)
     run = functools.partial(jaxrnn.fit, state, train, key=key, epochs=epochs, **options)
     run()  # warm-up
-    seconds = [elapsed(run) for _ in range(repeats)]
-    updates = epochs * data.num_batches(len(train.inputs), batch_size)
-    return {
-        "run": name,
-        "models": models,
-        "over": over.__name__ if over else "",
-        "updates": updates,
-        "median_s": round(float(np.median(seconds)), 4),
-        "min_s": round(min(seconds), 4),
-        "us_per_update": round(float(np.median(seconds)) / updates / models * 1e6, 1),
-        "compile_s": round(compile_s, 2),
-        "compilations": cached() - compiled_before,
-    }
+    run()
+    compilations = cached() - compiled_before
+    return run, {"compile_s": round(compile_s, 2), "compilations": compilations}
 
 
-def gradient(layer: str, shape: str, repeats: int) -> list[dict]:
+# One layer: the last output and its gradient.
+
+
+def gradient(
+    layer: str,
+    sizes: tuple[int, int, int, int],
+    repeats: int,
+    solvers: Mapping[str, Any] = SOLVERS,
+    **names: Any,
+) -> list[dict]:
     """Times the last output and its gradient, for every solver and for Flax' RNN."""
-    batch, steps, in_features, features = SHAPES[shape]
+    batch, steps, in_features, features = sizes
     inputs = jax.random.normal(jax.random.key(0), (batch, steps, in_features))
-    ours, flax_cell = LAYERS[layer]
-    rivals = {name: ours(features, solver=solver) for name, solver in SOLVERS.items()}
-    rivals["flax.linen.RNN"] = nn.RNN(flax_cell(features))
-    runs, rows = {}, []
+    ours, flax_cell, gates = LAYERS[layer]
+    rivals = {name: ours(features, solver=solver) for name, solver in solvers.items()}
+    rivals[FLAX] = nn.RNN(flax_cell(features))
+    runs, rows = {}, {}
     for name, module in rivals.items():
-        params = module.init(jax.random.key(1), inputs)["params"]
+        params = jax.jit(module.init)(jax.random.key(1), inputs)["params"]
 
         def last_output(params, inputs, module=module):
             outputs = module.apply({"params": params}, inputs)
@@ -196,38 +279,79 @@ def gradient(layer: str, shape: str, repeats: int) -> list[dict]:
         def loss(params, inputs, last_output=last_output):
             return jnp.sum(last_output(params, inputs) ** 2)
 
-        for kind, function in (
-            ("forward", last_output),
-            ("forward + backward", jax.value_and_grad(loss, argnums=(0, 1))),
-        ):
+        both = jax.value_and_grad(loss, argnums=(0, 1))
+        for kind, function in (("forward", last_output), ("forward + backward", both)):
             started = time.perf_counter()
             compiled = jax.jit(function).lower(params, inputs).compile()
             compile_s = time.perf_counter() - started
             memory = compiled.memory_analysis()
-            row = {"shape": shape, "layer": layer, "run": kind, "solver": name}
-            row["values"] = batch * steps * features
-            row |= {
+            rows[name, kind] = names | {
+                "layer": layer,
+                "run": kind,
+                "solver": name,
+                "values": batch * steps * features,
                 "compile_s": round(compile_s, 2),
                 "temp_mib": round(memory.temp_size_in_bytes / 2**20, 2),
             }
-            rows.append(row)
             runs[name, kind] = functools.partial(compiled, params, inputs)
 
+    timed = interleaved(runs, repeats)
+    for (name, kind), row in rows.items():
+        ms = timed[name, kind]
+        backward = kind != "forward"
+        # 2 a multiplication and addition; the two matmuls of a step, on the way back
+        # each is two. At least inputs and outputs move, and their cotangents.
+        flops = 2 * batch * steps * gates * features * (in_features + features)
+        moved = 4 * batch * steps * (in_features + features)
+        seconds = np.median(ms) / 1e3
+        q1, median, q3 = np.percentile(ms, [25, 50, 75])
+        row |= {"median_ms": round(median, 3), "q1_ms": round(q1, 3)}
+        row |= {"q3_ms": round(q3, 3), "min_ms": round(min(ms), 3)}
+        row["gflops"] = round((3 if backward else 1) * flops / seconds / 1e9, 1)
+        row["gb_per_s"] = round((3 if backward else 1) * moved / seconds / 1e9, 2)
+        row["steps_per_s"] = round(batch * steps / seconds)
+        ratios = np.divide(timed[FLAX, kind], ms)  # round by round
+        row["times_as_fast_as_flax"] = round(float(np.median(ratios)), 2)
+    return list(rows.values())
+
+
+def growing(repeats: int) -> list[dict]:
+    """The gradient of a SimpleRNN while one size grows: its default and Native."""
+    records = []
+    for size, values in SCALES.items():
+        for value in values:
+            sizes = {"batch": 32, "time": 100, "features": 64} | {size: value}
+            batch, steps, features = sizes["batch"], sizes["time"], sizes["features"]
+            solver = jaxrnn.HoistedScan(
+                chunk=8 if batch * steps * features >= 1e6 else None
+            )
+            chosen = {"HoistedScan": solver}
+            if "Native" in SOLVERS:
+                chosen["Native"] = SOLVERS["Native"]
+            rows = gradient(
+                "simple_rnn",
+                (batch, steps, features, features),
+                max(repeats // 2, 3),
+                chosen,
+                grows=size,
+                size=value,
+            )
+            records += [row for row in rows if row["run"] != "forward"]
+    return records
+
+
+# Clocks and pictures.
+
+
+def interleaved(runs: Mapping[Any, Callable], repeats: int) -> dict[Any, list[float]]:
+    """Milliseconds of every run, in turns after a warm-up."""
+    milliseconds: dict[Any, list[float]] = {name: [] for name in runs}
     for run in runs.values():
-        jax.block_until_ready(run())  # warm-up
-    milliseconds = {name: [] for name in runs}
+        jax.block_until_ready(run())
     for _ in range(repeats):
         for name, run in runs.items():
             milliseconds[name].append(elapsed(run) * 1e3)
-    for row in rows:
-        times = milliseconds[row["solver"], row["run"]]
-        reference = milliseconds["Scan", row["run"]]
-        row["median_ms"] = round(float(np.median(times)), 3)
-        row["min_ms"] = round(min(times), 3)
-        row["times_as_fast_as_scan"] = round(
-            float(np.median(np.divide(reference, times))), 2
-        )
-    return rows
+    return milliseconds
 
 
 def elapsed(run: Callable[[], Any]) -> float:
@@ -235,6 +359,67 @@ def elapsed(run: Callable[[], Any]) -> float:
     started = time.perf_counter()
     jax.block_until_ready(run())
     return time.perf_counter() - started
+
+
+COLORS = ("#0072B2", "#56B4E9", "#009E73", "#D55E00", "#E69F00", "#CC79A7")
+
+
+def draw_gradients(rows: Sequence[dict], path: pathlib.Path) -> None:
+    """Bars of forward + backward with quartiles: a panel a layer, a group a shape."""
+    rows = [row for row in rows if row["run"] != "forward"]
+    layers = list(dict.fromkeys(row["layer"] for row in rows))
+    solvers = list(dict.fromkeys(row["solver"] for row in rows))
+    figure, panels = report.new_figure(len(layers), width=5.2, height=3.8)
+    for panel, layer in zip(panels, layers, strict=True):
+        of_layer = [row for row in rows if row["layer"] == layer]
+        shapes = list(dict.fromkeys(row["shape"] for row in of_layer))
+        for at, solver in enumerate(solvers):
+            ours = [row for row in of_layer if row["solver"] == solver]
+            middle = [row["median_ms"] for row in ours]
+            panel.bar(
+                [
+                    shapes.index(row["shape"]) + (at + 0.5) / (len(solvers) + 1)
+                    for row in ours
+                ],
+                middle,
+                1 / (len(solvers) + 1),
+                yerr=[
+                    [row["median_ms"] - row["q1_ms"] for row in ours],
+                    [row["q3_ms"] - row["median_ms"] for row in ours],
+                ],
+                color=COLORS[at % len(COLORS)],
+                error_kw={"elinewidth": 0.8},
+                label=solver,
+            )
+        panel.set(title=layer, yscale="log", ylabel="ms" if layer == layers[0] else "")
+        panel.set_xticks([i + 0.45 for i in range(len(shapes))], shapes)
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=6
+    )
+    figure.suptitle("Gradient of one layer: median and quartiles")
+    report.save_figure(figure, path)
+
+
+def draw_growth(rows: Sequence[dict], path: pathlib.Path) -> None:
+    """Milliseconds against one size at a time, on logarithmic axes."""
+    figure, panels = report.new_figure(len(SCALES), width=4.4, height=3.6)
+    for panel, size in zip(panels, SCALES, strict=True):
+        of_size = [row for row in rows if row["grows"] == size]
+        for at, solver in enumerate(dict.fromkeys(row["solver"] for row in of_size)):
+            ours = [row for row in of_size if row["solver"] == solver]
+            middle = [row["median_ms"] for row in ours]
+            spread = [
+                [row["median_ms"] - row["q1_ms"] for row in ours],
+                [row["q3_ms"] - row["median_ms"] for row in ours],
+            ]
+            sizes = [row["size"] for row in ours]
+            color = COLORS[(2, 3, 4)[at % 3]]
+            panel.errorbar(sizes, middle, spread, marker="o", color=color, label=solver)
+        panel.set(xscale="log", yscale="log", xlabel=size, title=f"{size} grows")
+    panels[0].set_ylabel("ms, forward + backward")
+    panels[0].legend()
+    figure.suptitle("SimpleRNN, else 32 rows, 100 steps, 64 features")
+    report.save_figure(figure, path)
 
 
 if __name__ == "__main__":

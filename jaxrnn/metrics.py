@@ -65,5 +65,11 @@ def values(means: Mapping[str, Mean]) -> dict[str, Any]:
       >>> values({"loss": Mean(jnp.array(3.0), jnp.array(2.0))})
       {'loss': 1.5}
     """
-    on_host = {name: np.asarray(mean.value) for name, mean in means.items()}
+    on_host = {name: _divided(*map(np.asarray, mean)) for name, mean in means.items()}
     return {n: v.item() if v.ndim == 0 else v for n, v in on_host.items()}
+
+
+def _divided(total: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """`Mean.value` on the host, where it is no program to compile."""
+    with np.errstate(all="ignore"):
+        return np.asarray(total / weight)

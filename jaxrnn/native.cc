@@ -215,18 +215,38 @@ void multiply(const T* left, Index left_width, Index rows, const Strips<T>& righ
   }
 }
 
-// out (left_width, right_width) += left^T @ right, both with `rows` rows; left_width is
-// a multiple of kRows, right_width one of the strip.
+// Rows that are going to stand on the left of `add_product`: kRows columns of all rows
+// lie together, so that a tile reads one piece of memory.
 template <class T>
-void add_product(const T* left, Index left_width, const T* right, Index right_width,
+class Columns {
+ public:
+  Columns(Index rows, Index columns)
+      : rows_(rows), columns_(columns), data_(rows * round_up(columns, kRows)) {}
+
+  void set(Index row, const T* values) {
+    for (Index c = 0; c < columns_; c += kRows)
+      std::memcpy(data_.get() + c * rows_ + row * kRows, values + c,
+                  sizeof(T) * std::min(kRows, columns_ - c));
+  }
+  const T* from(Index column) const { return data_.get() + column * rows_; }
+
+ private:
+  Index rows_, columns_;
+  Buffer<T> data_;
+};
+
+// out (height, width) += left^T @ right over the first `rows` rows; height is a
+// multiple of kRows, width one of the strip.
+template <class T>
+void add_product(const Columns<T>& left, Index height, const T* right, Index width,
                  Index rows, T* out) {
   using Vector = typename Simd<T>::Vector;
   constexpr Index lanes = Simd<T>::lanes;
-  for (Index column = 0; column < right_width; column += 2 * lanes)
-    for (Index first = 0; first < left_width; first += kRows) {
+  for (Index column = 0; column < width; column += 2 * lanes)
+    for (Index first = 0; first < height; first += kRows) {
       Vector sums[kRows][2] = {};
-      const T *l = left + first, *r = right + column;
-      for (Index k = 0; k < rows; ++k, l += left_width, r += right_width) {
+      const T *l = left.from(first), *r = right + column;
+      for (Index k = 0; k < rows; ++k, l += kRows, r += width) {
         const Vector r0 = *reinterpret_cast<const Vector*>(r);
         const Vector r1 = *reinterpret_cast<const Vector*>(r + lanes);
         for (Index i = 0; i < kRows; ++i) {
@@ -235,7 +255,7 @@ void add_product(const T* left, Index left_width, const T* right, Index right_wi
         }
       }
       for (Index i = 0; i < kRows; ++i) {
-        T* o = out + (first + i) * right_width + column;
+        T* o = out + (first + i) * width + column;
         *reinterpret_cast<Vector*>(o) += sums[i][0];
         *reinterpret_cast<Vector*>(o + lanes) += sums[i][1];
       }
@@ -336,7 +356,10 @@ void forward_block(const Forward<T>& a, const Strips<T>& kernel,
   const Index n = a.features, gates = gates_of(kind) * n, width = kernel.width();
   const Index saved_width = saved_of(kind) * n;
   Buffer<T> hidden(rows * n), memory(kind == kLstm ? rows * n : 0);
-  Buffer<T> products(rows * width), of_hidden(kind == kGru ? rows * width : 0);
+  // The inputs of some steps are multiplied at once, to read the kernel less often.
+  const Index chunk = std::clamp<Index>(128 / rows, 1, a.time), in = a.in_features;
+  Buffer<T> inputs(chunk * rows * in), of_inputs(chunk * rows * width);
+  Buffer<T> of_hidden(kind == kGru ? rows * width : 0);
   Buffer<T> no_bias(gates), unsaved(saved_width);
   const T* b = a.bias ? a.bias : no_bias.get();
   const T* c = a.recurrent_bias ? a.recurrent_bias : no_bias.get();
@@ -352,17 +375,22 @@ void forward_block(const Forward<T>& a, const Strips<T>& kernel,
           if constexpr (kind == kLstm)
             copy(a.start_memory + (begin + r) * n, n, memory.get() + r * n);
         }
-    multiply(a.inputs + at * a.in_features, a.in_features, rows, kernel, false,
-             products.get());
+    if (t % chunk == 0) {
+      const Index steps = std::min(chunk, a.time - t);
+      for (Index s = 0; s < steps; ++s)
+        copy(a.inputs + (at + s * a.batch) * in, rows * in, inputs.get() + s * rows * in);
+      multiply(inputs.get(), in, steps * rows, kernel, false, of_inputs.get());
+    }
+    T* products = of_inputs.get() + t % chunk * rows * width;
     if constexpr (kind == kGru)
       multiply(hidden.get(), n, rows, recurrent_kernel, false, of_hidden.get());
     else
-      multiply(hidden.get(), n, rows, recurrent_kernel, true, products.get());
+      multiply(hidden.get(), n, rows, recurrent_kernel, true, products);
 
     for (Index r = 0; r < rows; ++r) {
       if (a.mask && !a.mask[at + r]) continue;  // the carry is held
       T* h = hidden.get() + r * n;
-      const T* x = products.get() + r * width;
+      const T* x = products + r * width;
       T* saved = a.saved ? a.saved + (at + r) * saved_width : unsaved.get();
       if constexpr (kind == kLstm) {
         T* m = memory.get() + r * n;
@@ -432,7 +460,7 @@ struct Sums {
         kernel(height * width),
         bias(width) {}
 
-  void add(const T* left, const T* delta, Index rows) {
+  void add(const Columns<T>& left, const T* delta, Index rows) {
     add_product(left, height, delta, width, rows, kernel.get());
     T* total = bias.get();
     for (Index r = 0; r < rows; ++r) {
@@ -462,12 +490,13 @@ void backward_block(const Backward<T>& a, const Strips<T>& kernel_transposed,
   const Index saved_width = saved_of(kind) * n, width = sums.width;
   // The gradients of the kernels are taken from some steps at once, which lie here.
   const Index chunk = std::clamp<Index>(256 / rows, 1, a.time);
-  Buffer<T> inputs(chunk * rows * sums.height), deltas(chunk * rows * width);
-  Buffer<T> befores(chunk * rows * recurrent_sums.height);
+  Columns<T> inputs(chunk * rows, in), befores(chunk * rows, n);
+  Buffer<T> deltas(chunk * rows * width);
   // What reached hidden @ recurrent_kernel: the same delta but in a GRU.
   Buffer<T> recurrent_deltas(kind == kGru ? chunk * rows * width : 0);
   Buffer<T> cotangent(rows * n), of_memory(kind == kLstm ? rows * n : 0);
-  Buffer<T> passed(rows * n), of_input(rows * kernel_transposed.width());
+  Buffer<T> passed(rows * n);
+  Buffer<T> of_inputs(a.of_inputs ? chunk * rows * kernel_transposed.width() : 0);
   Buffer<T> through_kernel(rows * recurrent_transposed.width());
   copy(a.last_hidden + begin * n, rows * n, cotangent.get());
   if constexpr (kind == kLstm)
@@ -486,9 +515,8 @@ void backward_block(const Backward<T>& a, const Strips<T>& kernel_transposed,
         return t == 0 ? first + (begin + r) * n : all + (at - a.batch + r) * n;
       };
       const T* h = before(a.start_hidden, a.first_hidden, a.hidden);
-      copy(h, n, befores.get() + (filled * rows + r) * recurrent_sums.height);
-      copy(a.inputs + (at + r) * in, in,
-           inputs.get() + (filled * rows + r) * sums.height);
+      befores.set(filled * rows + r, h);
+      inputs.set(filled * rows + r, a.inputs + (at + r) * in);
       T* cot = cotangent.get() + r * n;
       T* pass = passed.get() + r * n;
       T* of_m = of_memory.get() + r * n;
@@ -570,19 +598,19 @@ void backward_block(const Backward<T>& a, const Strips<T>& kernel_transposed,
           to_start(of_memory.get() + r * n, a.of_start_memory);
       }
     }
-    if (a.of_inputs) {
-      multiply(delta_rows, width, rows, kernel_transposed, false, of_input.get());
+    if (++filled < chunk && t > 0) continue;
+    const Index steps = filled;
+    filled = 0;
+    sums.add(inputs, deltas.get(), steps * rows);
+    recurrent_sums.add(befores, kind == kGru ? recurrent_deltas.get() : deltas.get(),
+                       steps * rows);
+    if (!a.of_inputs) continue;
+    multiply(deltas.get(), width, steps * rows, kernel_transposed, false,
+             of_inputs.get());
+    for (Index s = 0; s < steps; ++s)  // the first is the latest
       for (Index r = 0; r < rows; ++r)
-        copy(of_input.get() + r * kernel_transposed.width(), in,
-             a.of_inputs + (at + r) * in);
-    }
-    if (++filled == chunk || t == 0) {
-      sums.add(inputs.get(), deltas.get(), filled * rows);
-      recurrent_sums.add(befores.get(),
-                         kind == kGru ? recurrent_deltas.get() : deltas.get(),
-                         filled * rows);
-      filled = 0;
-    }
+        copy(of_inputs.get() + (s * rows + r) * kernel_transposed.width(), in,
+             a.of_inputs + (at + (steps - 1 - s) * a.batch + r) * in);
   }
   copy(cotangent.get(), rows * n, a.of_first_hidden + begin * n);
   if constexpr (kind == kLstm)

@@ -50,6 +50,13 @@ def library() -> pathlib.Path:
     return pathlib.Path(cache) / "jaxrnn" / f"native-{digest}.so"
 
 
+def compiler_found() -> str | None:
+    """The C++ compiler that `build` takes; None where there is none."""
+    return os.environ.get("CXX") or next(
+        filter(shutil.which, ("g++", "clang++", "c++")), None
+    )
+
+
 def build() -> pathlib.Path:
     """Compiles the loops, unless that has been done.
 
@@ -62,9 +69,7 @@ def build() -> pathlib.Path:
     path = library()
     if path.exists():
         return path
-    compiler = os.environ.get("CXX") or next(
-        filter(shutil.which, ("g++", "clang++", "c++")), None
-    )
+    compiler = compiler_found()
     if compiler is None:
         raise RuntimeError(
             "the native solver needs a C++ compiler, found neither g++ nor clang++; "
@@ -79,9 +84,8 @@ def build() -> pathlib.Path:
             [*command, "-o", str(made)], capture_output=True, text=True, check=False
         )
         if ran.returncode:
-            raise RuntimeError(
-                f"{compiler} could not compile {SOURCE}:\n{ran.stderr.strip()}"
-            )
+            said = "\n".join(line[:200] for line in ran.stderr.splitlines()[:20])
+            raise RuntimeError(f"{compiler} could not compile {SOURCE}:\n{said}")
         made.replace(path)  # at once: another process may be building it too
     return path
 

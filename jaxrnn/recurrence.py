@@ -33,20 +33,23 @@ def lengths_to_mask(
     return steps < lengths[None]
 
 
-LARGE = 1_000_000  # values in all carries, from where memory traffic decides
+# Values in all carries:
+SMALL = 2_000  # below, a call of a native loop takes longer than a few steps in XLA
+LARGE = 1_000_000  # from here on memory traffic decides
 
 
 def default_solver(cell: Cell, values: int = 0, dtype: Any = jnp.float32) -> Solver:
     """The solver that `solver=None` stands for, as measured by `experiments/speed.py`.
 
     On a CPU it is `Native` wherever that has a loop for the cell and the dtype, its
-    loops have been compiled (`python -m jaxrnn.native`), JAXRNN_NATIVE is not 0 and
-    there is one device: it was the fastest in every shape measured.
+    loops have been compiled (`python -m jaxrnn.native`), JAXRNN_NATIVE is not 0, there
+    is one device and more than a handful of steps (two thousand values): it was the
+    fastest in every such shape that was measured.
 
-    Else `HoistedScan` for `simple_rnn`, and from a million values on for `lstm`,
-    where it also takes about half the memory of `Scan`; and `Scan` for all others.
-    Below a million values `HoistedScan` takes all steps as one chunk, which is faster
-    and takes twice the memory of its chunks. Inputs are projected in the loop.
+    Else it is `HoistedScan` for `simple_rnn` and `lstm`, and from a million values on
+    for `gru`; and `Scan` for all others. Below a million values `HoistedScan` takes all
+    steps as one chunk, which is faster and takes twice the memory of its chunks. Inputs
+    are projected in the loop.
 
     On other platforms nothing has been measured; there inputs are projected before the
     loop and gradients taken from more steps at once, for every kernel launched costs
@@ -64,7 +67,8 @@ def default_solver(cell: Cell, values: int = 0, dtype: Any = jnp.float32) -> Sol
     if jax.default_backend() != "cpu":
         hoisted = cell.adjoint is not None and values >= cell.adjoint.faster_from
         return HoistedScan(1, True, 64) if hoisted else Scan(project_first=True)
-    if knows(cell, dtype) and native.enabled() and jax.device_count() == 1:
+    known = values >= SMALL and knows(cell, dtype)
+    if known and native.enabled() and jax.device_count() == 1:
         return Native()
     return default_scan(cell, values)
 
@@ -77,7 +81,7 @@ def default_scan(cell: Cell, values: int) -> Solver:
       HoistedScan(unroll=1, project_first=False, chunk=None)
       >>> default_scan(simple_rnn, values=256 * 64 * 256)
       HoistedScan(unroll=1, project_first=False, chunk=8)
-      >>> default_scan(lstm, values=100 * 32 * 32)
+      >>> default_scan(gru, values=100 * 32 * 32)
       Scan(unroll=1, project_first=False)
     """
     if cell.adjoint is None or values < cell.adjoint.faster_from:

@@ -9,6 +9,7 @@ import numpy as np
 from scipy import special  # Flax and JAX bring SciPy
 
 import jaxrnn
+from jaxrnn import native
 
 TIME, BATCH, IN_FEATURES, FEATURES = 7, 5, 3, 4
 
@@ -20,6 +21,9 @@ SOLVERS = [
     jaxrnn.HoistedScan(project_first=True, chunk=None),
     jaxrnn.Checkpointed(jaxrnn.HoistedScan(), chunk=3),
 ]
+# test_native.py says in so many words that it is not tested where no compiler is.
+HAS_COMPILER = native.compiler_found() is not None
+SOLVERS += [jaxrnn.Native()] if HAS_COMPILER else []
 
 
 def softsign(x):

@@ -14,7 +14,7 @@ ROOT = pathlib.Path(jaxrnn.__file__).parent
 
 # A file imports from lower floors only; data/ is a house of its own.
 FLOORS = [
-    {"cells"},
+    {"cells", "native"},
     {"solvers"},
     {"recurrence"},
     {"layers", "flax_rnn"},

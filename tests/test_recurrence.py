@@ -147,9 +147,10 @@ def test_solver_none_is_the_default_solver():
     )
     assert small == jaxrnn.HoistedScan(chunk=None)
     assert large == jaxrnn.HoistedScan()
-    assert isinstance(jaxrnn.default_solver(jaxrnn.gru, 10**9), jaxrnn.Scan)
-    assert isinstance(jaxrnn.default_solver(jaxrnn.lstm, 10**5), jaxrnn.Scan)
-    assert isinstance(jaxrnn.default_solver(jaxrnn.lstm, 10**6), jaxrnn.HoistedScan)
+    assert jaxrnn.default_solver(jaxrnn.lstm, 10**5) == small
+    assert jaxrnn.default_solver(jaxrnn.lstm, 10**6) == large
+    assert isinstance(jaxrnn.default_solver(jaxrnn.gru, 10**5), jaxrnn.Scan)
+    assert jaxrnn.default_solver(jaxrnn.gru, 10**6) == large
     assert isinstance(jaxrnn.default_solver(no_slope), jaxrnn.Scan)
     assert all(isinstance(s, jaxrnn.Solver) for s in (jaxrnn.Scan(),))
 

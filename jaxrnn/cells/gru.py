@@ -1,7 +1,6 @@
 """The gated recurrent unit, with the reset gate after or before the matmul."""
 
 import functools
-import math
 from typing import Any
 
 import jax
@@ -185,7 +184,7 @@ def _adjoint_reset_after(forward: Any, slope: Any, recurrent_slope: Any) -> Adjo
             gradients["recurrent_bias"] = row_gradient(bias, recurrent)
         return gradients, of_inputs
 
-    return Adjoint(forward, backward, collect, faster_from=math.inf)
+    return Adjoint(forward, backward, collect, faster_from=1e6)
 
 
 def _adjoint_reset_before(forward: Any, slope: Any, recurrent_slope: Any) -> Adjoint:
@@ -235,7 +234,7 @@ def _adjoint_reset_before(forward: Any, slope: Any, recurrent_slope: Any) -> Adj
         )
         return gradients | {"recurrent_kernel": gradient}, of_inputs
 
-    return Adjoint(forward, backward, collect, faster_from=math.inf)
+    return Adjoint(forward, backward, collect, faster_from=1e6)
 
 
 gru: Cell = gru_cell()

@@ -211,7 +211,7 @@ def _adjoint(
         gradient = kernel_gradient(params["recurrent_kernel"], before.hidden, delta)
         return gradients | {"recurrent_kernel": gradient}, of_inputs
 
-    return Adjoint(forward, backward, collect, faster_from=1e6, native=native)
+    return Adjoint(forward, backward, collect, faster_from=0, native=native)
 
 
 lstm: Cell = lstm_cell()

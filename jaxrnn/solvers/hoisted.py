@@ -25,9 +25,9 @@ class HoistedScan:
 
         dL/dU = sum_t h_{t-1}^T delta_t
 
-    The backward step is the cell's hand-written `Adjoint`. It is the faster way for
-    `simple_rnn`; for `gru`, and for an `lstm` that is not large, `Scan` is as fast or
-    faster on a CPU. In chunks it takes about half the memory: little more than what
+    The backward step is the cell's hand-written `Adjoint`. Of the ways that need no
+    compiler it is the fastest on a CPU, but for a `gru` that is not large, where `Scan`
+    is. In chunks it takes about half the memory: little more than what
     the cell saves, which for `simple_rnn` is the carries. A cell without an adjoint
     gets JAX's own derivative of `step` under the same scheme, which keeps no more than
     carries and projected inputs and computes each step a second time.
