@@ -224,9 +224,12 @@ class Columns {
       : rows_(rows), columns_(columns), data_(rows * round_up(columns, kRows)) {}
 
   void set(Index row, const T* values) {
-    for (Index c = 0; c < columns_; c += kRows)
-      std::memcpy(data_.get() + c * rows_ + row * kRows, values + c,
-                  sizeof(T) * std::min(kRows, columns_ - c));
+    T* to = data_.get() + row * kRows;
+    Index c = 0;
+    for (; c + kRows <= columns_; c += kRows)  // of a size known to the compiler
+      std::memcpy(to + c * rows_, values + c, sizeof(T) * kRows);
+    if (c < columns_)
+      std::memcpy(to + c * rows_, values + c, sizeof(T) * (columns_ - c));
   }
   const T* from(Index column) const { return data_.get() + column * rows_; }
 
