@@ -11,7 +11,7 @@ ifdef DATA_DIR
 export TFDS_DATA_DIR := $(DATA_DIR)
 endif
 
-.PHONY: run imdb next-word long-range reproduce keras bench test lint check format clean
+.PHONY: run imdb next-word long-range reproduce keras native bench bench-full test lint check format clean
 
 run: .venv/experiments            ## the main job: four sentences and the noisy sine
 	$(BIN)/python experiments/sentences.py --seeds $(SEEDS) --out $(OUT)
@@ -33,8 +33,19 @@ reproduce: .venv/dev              ## every tutorial; rewrites results/ and the R
 keras: .venv/dev                  ## real Keras on every tutorial: the table's oracle column
 	$(BIN)/python experiments/keras_tutorials.py --seeds $(SEEDS)
 
-bench: .venv/dev                  ## updates, epochs, gradients by solver
+native: .venv/experiments         ## compiles the loops for this CPU (needs g++ or clang++)
+	$(BIN)/python -m jaxrnn.native
+
+bench: .venv/dev                  ## 5 minutes: peers that are installed, solver by solver
+	$(BIN)/python experiments/peers.py --quick --out $(OUT)
+	$(BIN)/python experiments/speed.py --quick --out $(OUT)
+
+bench-full: .venv/dev             ## all of it; rewrites results/ and the README tables
+	$(BIN)/python experiments/peers.py
 	$(BIN)/python experiments/speed.py
+	$(BIN)/python experiments/host.py
+	$(BIN)/python experiments/startup.py
+	$(BIN)/python experiments/reproduce.py --only-tables
 
 test: .venv/dev                   ## all tests; TFDS_DATA_DIR adds those on real reviews
 	$(BIN)/python -m pytest -n auto --maxprocesses 4
@@ -52,6 +63,10 @@ format: .venv/dev
 
 clean:
 	rm -rf .venv runs
+
+.venv/peers: .venv/dev experiments/install_peers.py ## PyTorch, Keras, ...: never CUDA
+	$(BIN)/python experiments/install_peers.py
+	touch $@
 
 .venv/experiments .venv/dev: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit( \

@@ -106,13 +106,19 @@ def test_unknown_option_is_named():
 
 
 def test_speed_measures_every_solver(tmp_path):
-    run("speed.py", "--repeats", 1, "--shapes", "tiny", "--out", tmp_path)
+    arguments = ("--repeats", 1, "--shapes", "tiny", "--no-scales", "--out", tmp_path)
+    run("speed.py", *arguments)
     records = report.read_records(tmp_path / "speed.jsonl")
-    epochs = [r for r in records if "updates" in r]
-    assert [r["updates"] for r in epochs] == 3 * [2850] + 3 * [157]
-    assert [r["compilations"] for r in epochs] == 6 * [1]
+    updates = [r for r in records if "updates" in r]
+    assert [r["updates"] for r in updates] == len(updates) * [2850]
+    assert [r["compilations"] for r in updates] == len(updates) * [1]
+    assert [r["over"] for r in updates][-2:] == ["one_by_one", "vmap"]
     gradients = {(r["layer"], r["solver"], r["run"]) for r in records if "layer" in r}
-    assert len(gradients) == 3 * 5 * 2
+    solvers = {r["solver"] for r in updates} - {"default"} | {"flax.linen.RNN"}
+    assert {"Scan", "HoistedScan", "HoistedScan, one chunk"} < solvers
+    assert len(gradients) == 3 * len(solvers) * 2
+    assert all(r["gflops"] > 0 and r["matmul_gflops"] > 0 for r in records[-6:])
+    assert (tmp_path / "speed.png").stat().st_size > 10_000
 
 
 # The tables in the README are what the records say.

@@ -68,9 +68,7 @@ def largest_error(found, want):
 
 
 def cast(tree, dtype):
-    return jax.tree.map(
-        lambda x: x if x.dtype == bool else jnp.asarray(x, dtype), tree
-    )
+    return jax.tree.map(lambda x: x if x.dtype == bool else jnp.asarray(x, dtype), tree)
 
 
 @needs_compiler
@@ -182,7 +180,9 @@ def test_default_solver_is_native_where_it_has_been_built(monkeypatch, tmp_path)
     monkeypatch.setattr(jax, "device_count", lambda: 2)
     assert jaxrnn.default_solver(jaxrnn.lstm, 10**7) != jaxrnn.Native()
     monkeypatch.undo()
-    assert jaxrnn.default_solver(jaxrnn.lstm, 10**7) != jaxrnn.Native()  # JAXRNN_NATIVE=0
+    assert (
+        jaxrnn.default_solver(jaxrnn.lstm, 10**7) != jaxrnn.Native()
+    )  # JAXRNN_NATIVE=0
 
 
 def test_a_cell_with_a_projection_of_its_own_is_not_known():

@@ -85,9 +85,7 @@ _NATIVE: dict[Activation, str] = {
 }
 
 
-def _adjoint(
-    step: Any, slope: Activation | None, native: str | None
-) -> Adjoint | None:
+def _adjoint(step: Any, slope: Activation | None, native: str | None) -> Adjoint | None:
     """delta_t = dL/dh_t * f'(h_t): all that the gradients need is h itself."""
     if slope is None:
         return None

@@ -114,7 +114,3 @@ def _processor() -> str:
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     features = (line for line in lines if line.startswith(("flags", "Features")))
     return platform.machine() + next(features, platform.processor())
-
-
-if __name__ == "__main__":
-    print(build())
