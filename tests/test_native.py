@@ -139,7 +139,7 @@ def test_second_derivatives_and_vmap(name):
 
 @needs_compiler
 def test_nan_goes_through_and_a_mask_stops_it():
-    """tanh clamps its argument; NaN must pass it, and stay in its row."""
+    """NaN must pass a tanh that clamps its argument, and stay in its row."""
     params, inputs, _ = random_problem(jaxrnn.simple_rnn, np.float32)
     inputs = inputs.at[3, 1].set(jnp.nan)
     run = functools.partial(jaxrnn.rnn, jaxrnn.simple_rnn, params)

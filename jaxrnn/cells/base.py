@@ -1,6 +1,5 @@
 """What is a recurrent cell? Five pure functions, and the parameters they declare."""
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 

@@ -18,7 +18,7 @@ import subprocess
 import tempfile
 
 import jax
-import jaxlib
+import jaxlib.version
 
 SOURCE = pathlib.Path(__file__).with_name("native.cc")
 TARGETS = ("jaxrnn_forward", "jaxrnn_backward")
@@ -45,7 +45,8 @@ def library() -> pathlib.Path:
     The directory is `$XDG_CACHE_HOME/jaxrnn`, or `~/.cache/jaxrnn`.
     """
     cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    parts = (SOURCE.read_text(), jaxlib.__version__, " ".join(_flags()), _processor())
+    version = jaxlib.version.__version__
+    parts = (SOURCE.read_text(), version, " ".join(_flags()), _processor())
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
     return pathlib.Path(cache) / "jaxrnn" / f"native-{digest}.so"
 

@@ -37,7 +37,10 @@ class Native:
 
     The gradient of the gradient works (`HoistedScan` computes it); forward mode does
     not, as there. `vmap` runs one element after the other. An array that is sharded
-    over devices is gathered on each of them.
+    over devices is gathered on each of them. The carries of all steps are written, also
+    where the last one alone is asked for; `Checkpointed(Native())` keeps fewer for the
+    gradient. `jax.export` refuses programs with calls into other libraries: export with
+    another solver.
 
     Example:
       >>> params = init_params(gru, jax.random.key(0), 2, 3)
@@ -92,12 +95,13 @@ def _loaded() -> bool:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _run(cell: Cell, *primals: Any) -> tuple[Carry, Carry]:
-    return _forth(cell, False, *primals)[0]
+    ran, _ = _forth(cell, False, *primals)
+    return ran
 
 
-def _run_forward(cell: Cell, *primals: Any) -> Any:
-    wanted = any(leaf.perturbed for leaf in jax.tree.leaves(primals[3]))
-    primals = jax.tree.map(lambda primal: primal.value, primals)
+def _run_forward(cell: Cell, *given: Any) -> Any:
+    wanted = any(leaf.perturbed for leaf in jax.tree.leaves(given[3]))
+    primals: Any = jax.tree.map(lambda primal: primal.value, given)
     ran, saved = _forth(cell, True, *primals)
     return ran, (_Static(wanted), primals, ran[1], saved)
 
@@ -118,8 +122,7 @@ class _Static:
     value: bool
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _forth(cell: Cell, save: bool, *primals: Any) -> tuple[Any, Array]:
+def _loop_forth(cell: Cell, save: bool, *primals: Any) -> tuple[Any, Array]:
     """((last carry, all carries), what the way back wants to find again)."""
     params, carry, *_, inputs, _, _ = primals
     features, width = params["recurrent_kernel"].shape
@@ -139,8 +142,7 @@ def _forth(cell: Cell, save: bool, *primals: Any) -> tuple[Any, Array]:
     return (jax.tree.map(lambda x: x[-1], carries), carries), saved
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _back(
+def _loop_back(
     cell: Cell,
     wanted: bool,
     primals: Any,
@@ -180,8 +182,8 @@ def _back(
     shape = (*batch, features)
     return (
         {name: gradients[name] for name in params},
-        _like(carry, *rest[4:6], shape),
-        _like(start, *rest[6:], shape) if resets is not None else None,
+        _like(carry, rest[4], rest[5], shape),
+        _like(start, rest[6], rest[7], shape) if resets is not None else None,
         of_inputs.reshape(inputs.shape) if wanted else None,
         *(None, None),
     )
@@ -205,6 +207,7 @@ def _forth_backward(cell: Cell, save: bool, primals: Any, cotangents: Any) -> An
     return pullback(cotangents[0])
 
 
+_forth: Any = jax.custom_vjp(_loop_forth, nondiff_argnums=(0, 1))
 _forth.defvjp(_forth_forward, _forth_backward)
 
 
@@ -233,6 +236,7 @@ def _back_backward(cell: Cell, wanted: bool, arguments: Any, cotangents: Any) ->
     return of_primals, *zeros, of_outer
 
 
+_back: Any = jax.custom_vjp(_loop_back, nondiff_argnums=(0, 1))
 _back.defvjp(_back_forward, _back_backward)
 
 
@@ -263,7 +267,8 @@ def _call(
     operands: list[Array | None],
     shapes: list[tuple[int, ...]],
 ) -> list[Array]:
-    assert cell.adjoint is not None and cell.adjoint.native is not None
+    assert cell.adjoint is not None
+    assert cell.adjoint.native is not None
     assert operands[0] is not None
     dtype = operands[0].dtype
     call = jax.ffi.ffi_call(
