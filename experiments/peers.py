@@ -1,10 +1,12 @@
 """How fast are a training step, a forward pass and a gradient beside every peer's?
 
 Command    python experiments/peers.py --quick     (after `make .venv/peers`)
-Time       5 minutes on 2 cores for --quick, 30 for everything
-Expect     on 2 CPU cores a training step at least twice as fast as with flax.linen and
-           Keras on JAX for 001, 1.8 times for 002, 1.6 times for 004b, 10 times for the
-           sine; the first step of 002 sooner than any peer's
+Time       5 minutes on 2 cores for --quick, 10 for everything in 3 rounds
+Expect     on 2 CPU cores a training step with the native loops 2 to 4 times as fast as
+           with flax.linen and Keras on JAX, 4 to 9 times as PyTorch, 6 to 20 times as
+           Keras on TensorFlow; by JAX alone 1.8 times as flax.linen for 001, 1.2 for
+           002, 1.4 for 004b; whole epochs of the sine at least 4 times. PyTorch
+           finishes its first step sooner than any that compiles
 
 `jaxrnn` are its solvers in JAX, `jaxrnn, native` its compiled loops, where
 `python -m jaxrnn.native` has compiled them; both run whole epochs on the device, as the
