@@ -3,7 +3,7 @@
 Command    python experiments/speed.py            (--quick: 3 minutes)
 Time       about 8 minutes on 2 cores
 Expect     on 2 CPU cores: `Native` 1.5 to 4.5 times as fast as `flax.linen.RNN` in
-           every gradient; `HoistedScan` 1 to 2 times; the 50 epochs of the sine tutorial
+           every gradient; `HoistedScan` 1 to 2 times; 50 epochs of the sine tutorial
            (2,850 updates) in under 0.1 s after compilation; times that grow as the
            sizes do, and no faster
 
