@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import torch
 
 import jaxrnn
 from jaxrnn import metrics
@@ -85,6 +84,7 @@ def python_loop(seed):
 
 def test_stream_is_pytorch_with_detach(x64):
     """In float64, where 1e-11 is rounding; full backpropagation differs by 1e-2."""
+    torch = pytest.importorskip("torch")
     stream = jax.tree.map(lambda x: np.asarray(x, np.float64), STREAM)
     params = jax.tree.map(
         lambda x: jnp.asarray(x, jnp.float64), new_params(jax.random.key(0))
