@@ -198,9 +198,8 @@ def fit(
 
     validation = jax.device_put(validation)
     best = Best.start(state)
-    state = jax.device_put(
-        state, may_alias=False
-    )  # `one_pass` uses up what it is given
+    # A copy: `one_pass` uses up what it is given.
+    state = jax.device_put(state, may_alias=False)
     history: dict[str, list[Any]] = {}
     for epoch in range(epochs):
         if learning_rate is not None:

@@ -46,10 +46,10 @@ def default_solver(cell: Cell, values: int = 0, dtype: Any = jnp.float32) -> Sol
     is one device and more than a handful of steps (two thousand values): it was the
     fastest in every such shape that was measured.
 
-    Else it is `HoistedScan` for `simple_rnn` and `lstm`, and from a million values on
-    for `gru`; and `Scan` for all others. Below a million values `HoistedScan` takes all
-    steps as one chunk, which is faster and takes twice the memory of its chunks. Inputs
-    are projected in the loop.
+    Else it is `HoistedScan` for `simple_rnn`, `ind_rnn` and `lstm`, and from a million
+    values on for `gru`; and `Scan` for all others. Below a million values
+    `HoistedScan` takes all steps as one chunk, which is faster and takes twice the
+    memory of its chunks. Inputs are projected in the loop.
 
     On other platforms nothing has been measured; there inputs are projected before the
     loop and gradients taken from more steps at once, for every kernel launched costs

@@ -167,7 +167,7 @@ def matmul(
 
     The kernel is rounded here and not before the loop, so that its gradient adds up in
     its own dtype: with bfloat16 values and a float32 kernel, in float32. What one step
-    adds, or one chunk of steps in `HoistedScan`, is rounded to bfloat16 before.
+    adds is rounded to bfloat16 before, but in `HoistedScan` (see `kernel_gradient`).
     """
     dtype = values.dtype
     sums = dtype if dtype.itemsize >= 4 else jnp.float32

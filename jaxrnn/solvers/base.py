@@ -83,3 +83,8 @@ def start_of(cell: Cell, params: Params, carry: Carry, inputs: Any) -> Carry:
 def known(cotangent: Any) -> Any:
     """None for a cotangent that JAX knows to be zero."""
     return None if isinstance(cotangent, SymbolicZero) else cotangent
+
+
+def or_zeros(like: Array, cotangent: Array | None) -> Array:
+    """Zeros where `known` left None."""
+    return jnp.zeros_like(like) if cotangent is None else cotangent

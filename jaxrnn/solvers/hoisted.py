@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxrnn.cells.base import Adjoint, Carry, Cell, Params
-from jaxrnn.solvers.base import hold, known, restart, start_of
+from jaxrnn.solvers.base import hold, known, or_zeros, restart, start_of
 from jaxrnn.solvers.scan import Scan, choose_projection
 
 
@@ -114,9 +114,7 @@ def _backward(cell: Cell, solver: HoistedScan, residuals: Any, cotangents: Any) 
     params, first, start, steps = residuals
     *_, carries, _ = steps
     last, direct = jax.tree.map(known, cotangents)
-    cotangent = jax.tree.map(
-        lambda x, known: jnp.zeros_like(x) if known is None else known, first, last
-    )
+    cotangent = jax.tree.map(or_zeros, first, last)
     of_start = None if steps[2] is None else jax.tree.map(jnp.zeros_like, start)
     backward = functools.partial(_chunk_backward, cell, solver.unroll, params, start)
 

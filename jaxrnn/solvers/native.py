@@ -13,7 +13,7 @@ from jax import Array
 
 from jaxrnn import native
 from jaxrnn.cells.base import Carry, Cell, Params, affine_project
-from jaxrnn.solvers.base import known, start_of
+from jaxrnn.solvers.base import known, or_zeros, start_of
 from jaxrnn.solvers.hoisted import HoistedScan, hoisted_run
 
 KINDS = ("simple_rnn_tanh", "simple_rnn_relu", "gru", "lstm")  # as `Kind` in native.cc
@@ -24,10 +24,9 @@ class Native:
     """Steps through time in C++: `simple_rnn`, `gru` and `lstm` in float32 or float64.
 
     No row of a batch needs another one. So every thread takes some rows through all of
-    time by itself, forth and back, with the carry and the recurrent kernel in its
-    cache; what all steps can do at once, the projection of the inputs and its
-    gradient, stays with XLA. The numbers are those of the other solvers but for
-    rounding.
+    time by itself, forth and back, with the carry and the kernels in its cache: the
+    projection of the inputs and the gradients of the parameters too, some steps at a
+    time. The numbers are those of the other solvers but for rounding.
 
     The loops are compiled on first use, by g++ or clang++, and kept in the user's cache
     directory; `python -m jaxrnn.native` does it ahead of time, and then they are the
@@ -153,9 +152,7 @@ def _loop_back(
     """The cotangents of the primals; of the inputs only where that is wanted."""
     params, carry, start, inputs, _, resets = primals
     last, direct = cotangents
-    last = jax.tree.map(
-        lambda x, known: jnp.zeros_like(x) if known is None else known, carry, last
-    )
+    last = jax.tree.map(or_zeros, carry, last)
     features = params["recurrent_kernel"].shape[0]
     time, *batch, in_features = inputs.shape
     rows = math.prod(batch)
@@ -219,12 +216,8 @@ def _back_backward(cell: Cell, wanted: bool, arguments: Any, cotangents: Any) ->
     primals, carries, saved, outer = arguments
 
     def again(primals: Any, outer: Any) -> Any:
-        (last, direct), pullback = jax.vjp(functools.partial(_hoisted, cell), *primals)
-        given = jax.tree.map(
-            lambda x, known: jnp.zeros_like(x) if known is None else known,
-            (last, direct),
-            outer,
-        )
+        ran, pullback = jax.vjp(functools.partial(_hoisted, cell), *primals)
+        given = jax.tree.map(or_zeros, ran, outer)
         params, carry, start, inputs, _, _ = pullback(given)
         resets = primals[-1]
         start = None if resets is None else start
