@@ -10,7 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from jaxrnn.cells.base import Activation, Carry, Cell, Initializer, Params, ParamSpec
+from jaxrnn.cells.base import (
+    Activation,
+    Carry,
+    Cell,
+    Initializer,
+    Params,
+    ParamSpec,
+    may_merge_axes,
+)
 from jaxrnn.cells.gru import gru_cell
 from jaxrnn.cells.lstm import lstm_cell
 from jaxrnn.cells.noise import dropout_cell, zoneout_cell
@@ -413,9 +421,13 @@ def look_up(
       ValueError: ids outside [0, vocab_size), where they are known.
     """
     by_time = jnp.moveaxis(ids, -1, 0) if ids.ndim > 1 else ids
+    shape = (*by_time.shape, embedding.shape[-1])
+    if may_merge_axes():
+        by_time = by_time.reshape(-1)  # else the gradient begins with a copy
     features = embedding.at[by_time].get(
         mode="fill", fill_value=jnp.nan, wrap_negative_indices=False
     )
+    features = features.reshape(shape)
     return jnp.moveaxis(features, 0, ids.ndim - 1) if ids.ndim > 1 else features
 
 

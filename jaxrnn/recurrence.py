@@ -49,7 +49,8 @@ def default_solver(cell: Cell, values: int = 0, dtype: Any = jnp.float32) -> Sol
     Else it is `HoistedScan` for `simple_rnn`, `ind_rnn` and `lstm`, and from a million
     values on for `gru`; and `Scan` for all others. Below a million values
     `HoistedScan` takes all steps as one chunk, which is faster and takes twice the
-    memory of its chunks. Inputs are projected in the loop.
+    memory of its chunks; it then projects the inputs of a `simple_rnn` or `ind_rnn`
+    before the loop where there is a gradient. All others project in the loop.
 
     On other platforms nothing has been measured; there inputs are projected before the
     loop and gradients taken from more steps at once, for every kernel launched costs
@@ -78,9 +79,9 @@ def default_scan(cell: Cell, values: int) -> Solver:
 
     Example:
       >>> default_scan(simple_rnn, values=100 * 32 * 32)
-      HoistedScan(unroll=1, project_first=False, chunk=None)
+      HoistedScan(unroll=1, project_first=None, chunk=None)
       >>> default_scan(simple_rnn, values=256 * 64 * 256)
-      HoistedScan(unroll=1, project_first=False, chunk=8)
+      HoistedScan(unroll=1, project_first=None, chunk=8)
       >>> default_scan(gru, values=100 * 32 * 32)
       Scan(unroll=1, project_first=False)
     """

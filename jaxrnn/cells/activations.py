@@ -2,11 +2,12 @@
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
-from jaxrnn.cells.base import Activation
+from jaxrnn.cells.base import Activation, may_merge_axes
 
 
-def linear(values: jax.Array) -> jax.Array:
+def linear(values: Array) -> Array:
     """The identity, as Keras names it: `activation=None` there.
 
     Example:
@@ -16,19 +17,19 @@ def linear(values: jax.Array) -> jax.Array:
     return values
 
 
-def _tanh_slope(output: jax.Array) -> jax.Array:
+def _tanh_slope(output: Array) -> Array:
     return 1 - output * output
 
 
-def _sigmoid_slope(output: jax.Array) -> jax.Array:
+def _sigmoid_slope(output: Array) -> Array:
     return output * (1 - output)
 
 
-def _relu_slope(output: jax.Array) -> jax.Array:
+def _relu_slope(output: Array) -> Array:
     return (output > 0).astype(output.dtype)  # 0 at 0, as Keras and jax.nn.relu
 
 
-def _linear_slope(output: jax.Array) -> jax.Array:
+def _linear_slope(output: Array) -> Array:
     return jnp.ones_like(output)
 
 
@@ -53,3 +54,14 @@ def slope_from_output(activation: Activation) -> Activation | None:
       hand-written adjoint and JAX differentiates its step.
     """
     return _SLOPES.get(activation)
+
+
+def activated_sum(activation: Activation, one: Array, other: Array) -> Array:
+    """activation(one + other), elementwise on flat arrays where that is known to be so.
+
+    XLA computes tanh up to three times as fast over one long axis as over rows of 32 on
+    a CPU. An array that may be sharded keeps its axes.
+    """
+    if activation not in _SLOPES or not may_merge_axes():
+        return activation(one + other)
+    return activation(one.reshape(-1) + other.reshape(-1)).reshape(one.shape)

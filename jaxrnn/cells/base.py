@@ -1,5 +1,6 @@
 """What is a recurrent cell? Five pure functions, and the parameters they declare."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -41,6 +42,9 @@ class Adjoint(NamedTuple):
         which gradients with it are as fast as those of `jaxrnn.Scan`, as
         `experiments/speed.py` measures on a CPU; from there on it is the default.
       native: which loop of `native.cc` does the same; None where there is none.
+      halves: `(delta, through)`, where the carry is one array, nothing is saved, and
+        `backward` is `d = delta(after, cotangent)`, elementwise, followed by
+        `through(params, d)`. A loop can then carry delta in place of the cotangent.
     """
 
     forward: Callable[[Params, Carry, Array], tuple[Carry, Any]]
@@ -48,6 +52,29 @@ class Adjoint(NamedTuple):
     collect: Callable[[Params, Any, Carry, Any, Any], tuple[dict[str, Array], Any]]
     faster_from: float
     native: str | None = None
+    halves: tuple[Callable[[Array, Array], Array], Any] | None = None
+
+
+def adjoint_of_halves(
+    delta: Callable[[Array, Array], Array],
+    through: Callable[[Params, Array], Array],
+    step: Callable[[Params, Carry, Array], Carry],
+    collect: Any,
+    native: str | None = None,
+) -> Adjoint:
+    """The adjoint whose `backward` is `delta`, then `through`; see `Adjoint.halves`."""
+
+    def forward(params: Params, carry: Array, projected: Array) -> tuple[Array, None]:
+        return step(params, carry, projected), None
+
+    def backward(
+        params: Params, before: Array, after: Array, saved: None, cotangent: Array
+    ) -> tuple[Array, Array]:
+        del before, saved
+        d = delta(after, cotangent)
+        return through(params, d), d
+
+    return Adjoint(forward, backward, collect, 0, native, (delta, through))
 
 
 class Cell(NamedTuple):
@@ -230,6 +257,18 @@ def zero_hidden(params: Params, batch_shape: tuple[int, ...]) -> Array:
     return jnp.zeros((*batch_shape, recurrent_kernel.shape[0]), recurrent_kernel.dtype)
 
 
+def may_merge_axes() -> bool:
+    """Whether axes of one array may become one for speed: not where devices share it.
+
+    XLA:CPU copies less and vectorizes better where time and batch are one axis. A
+    batch axis that is sharded could not be merged without gathering it.
+    """
+    return jax.device_count() == 1
+
+
+MANY_ROWS = 2048  # from here on XLA:CPU is faster without a transposed copy of them
+
+
 def kernel_gradient(
     kernel: Float[Array, "a b"], left: Float[Array, "*rows a"], delta: Array
 ) -> Float[Array, "a b"]:
@@ -238,6 +277,8 @@ def kernel_gradient(
     It adds up in the dtype of the kernel. JAX's own transpose of that product has the
     operands the other way round, which takes XLA 1.4 to 2.6 times as long on a CPU.
     """
+    if may_merge_axes() and math.prod(left.shape[:-1]) >= MANY_ROWS:
+        left, delta = (x.reshape(-1, x.shape[-1]) for x in (left, delta))
     rows = tuple(range(left.ndim - 1))
     sharding = jax.typeof(kernel).sharding  # of the sum over rows, where they have one
     return jax.lax.dot_general(

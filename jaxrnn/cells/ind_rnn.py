@@ -13,6 +13,7 @@ from jaxrnn.cells.base import (
     Cell,
     Params,
     ParamSpec,
+    adjoint_of_halves,
     affine_gradients,
     affine_project,
     as_row,
@@ -88,15 +89,11 @@ def _uniform(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
 def _adjoint(step: Any, slope: Activation) -> Adjoint:
     """delta_t = dL/dh_t * f'(h_t), as for `simple_rnn`; no matmul in the loop."""
 
-    def forward(params: Params, hidden: Array, projected: Array) -> tuple[Array, None]:
-        return step(params, hidden, projected), None
+    def delta(after: Array, cotangent: Array) -> Array:
+        return cotangent * slope(after)
 
-    def backward(
-        params: Params, before: Array, after: Array, saved: None, cotangent: Array
-    ) -> tuple[Array, Array]:
-        del before, saved
-        delta = cotangent * slope(after)
-        return delta * as_row(params["recurrent_kernel"], delta), delta
+    def through(params: Params, delta: Array) -> Array:
+        return delta * as_row(params["recurrent_kernel"], delta)
 
     def collect(
         params: Params, inputs: Array, before: Array, saved: None, delta: Array
@@ -106,7 +103,7 @@ def _adjoint(step: Any, slope: Activation) -> Adjoint:
         gradient = row_gradient(params["recurrent_kernel"], before * delta)
         return gradients | {"recurrent_kernel": gradient}, of_inputs
 
-    return Adjoint(forward, backward, collect, faster_from=0)
+    return adjoint_of_halves(delta, through, step, collect)
 
 
 ind_rnn: Cell = ind_rnn_cell()

@@ -7,13 +7,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrnn.cells.activations import slope_from_output
+from jaxrnn.cells.activations import activated_sum, slope_from_output
 from jaxrnn.cells.base import (
     Activation,
     Adjoint,
     Cell,
     Params,
     ParamSpec,
+    adjoint_of_halves,
     affine_gradients,
     affine_project,
     fused_specs,
@@ -62,7 +63,7 @@ def _build(activation: Activation, use_bias: bool) -> Cell:
         return fused_specs(1, in_features, features, ("bias",) if use_bias else ())
 
     def step(params: Params, hidden: Array, projected: Array) -> Array:
-        return activation(projected + recurrent_project(params, hidden))
+        return activated_sum(activation, projected, recurrent_project(params, hidden))
 
     return Cell(
         name="simple_rnn",
@@ -90,15 +91,11 @@ def _adjoint(step: Any, slope: Activation | None, native: str | None) -> Adjoint
     if slope is None:
         return None
 
-    def forward(params: Params, hidden: Array, projected: Array) -> tuple[Array, None]:
-        return step(params, hidden, projected), None
+    def delta(after: Array, cotangent: Array) -> Array:
+        return cotangent * slope(after)
 
-    def backward(
-        params: Params, before: Array, after: Array, saved: None, cotangent: Array
-    ) -> tuple[Array, Array]:
-        del before, saved
-        delta = cotangent * slope(after)
-        return matmul(delta, params["recurrent_kernel"].T), delta
+    def through(params: Params, delta: Array) -> Array:
+        return matmul(delta, params["recurrent_kernel"].T)
 
     def collect(
         params: Params, inputs: Array, before: Array, saved: None, delta: Array
@@ -108,7 +105,7 @@ def _adjoint(step: Any, slope: Activation | None, native: str | None) -> Adjoint
         gradient = kernel_gradient(params["recurrent_kernel"], before, delta)
         return gradients | {"recurrent_kernel": gradient}, of_inputs
 
-    return Adjoint(forward, backward, collect, faster_from=0, native=native)
+    return adjoint_of_halves(delta, through, step, collect, native)
 
 
 simple_rnn: Cell = simple_rnn_cell()

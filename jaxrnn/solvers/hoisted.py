@@ -11,6 +11,7 @@ from jax import Array
 
 from jaxrnn.cells.base import Adjoint, Carry, Cell, Params
 from jaxrnn.solvers.base import hold, known, or_zeros, restart, start_of
+from jaxrnn.solvers.carried_delta import carried_delta_run
 from jaxrnn.solvers.scan import Scan, choose_projection
 
 
@@ -38,7 +39,9 @@ class HoistedScan:
 
     Attributes:
       unroll: loop iterations per compiled iteration.
-      project_first: as in `Scan`.
+      project_first: as in `Scan`; None projects first where that was faster on a CPU:
+        for a gradient in one chunk, of a cell whose projected inputs take no more
+        memory than its carries.
       chunk: the gradient of the parameters is taken from about as many steps at once
         (a divisor of the time that is near), so that what the backward loop stores is
         small beside the carries; None takes all steps at once, which is faster where
@@ -55,7 +58,7 @@ class HoistedScan:
     """
 
     unroll: int = 1
-    project_first: bool = False
+    project_first: bool | None = None
     chunk: int | None = 8
 
     def __call__(
@@ -67,8 +70,15 @@ class HoistedScan:
         mask: Any,
         resets: Any,
     ) -> tuple[Carry, Carry]:
+        if self.chunk is None and mask is None and resets is None and _has_halves(cell):
+            options = (self.unroll, self.project_first)
+            return carried_delta_run(cell, *options, params, carry, inputs)
         start = start_of(cell, params, carry, inputs)
         return hoisted_run(cell, self, params, carry, start, inputs, mask, resets)
+
+
+def _has_halves(cell: Cell) -> bool:
+    return cell.adjoint is not None and cell.adjoint.halves is not None
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -84,7 +94,7 @@ def hoisted_run(
 ) -> tuple[Carry, Carry]:
     """`HoistedScan` on arrays alone: `start` is what a reset restarts from."""
     del start  # Scan makes its own; this one is there to have a gradient
-    scan = Scan(solver.unroll, solver.project_first)
+    scan = Scan(solver.unroll, bool(solver.project_first))
     return scan(cell, params, carry, inputs, mask, resets)
 
 
@@ -93,7 +103,10 @@ def _forward(cell: Cell, solver: HoistedScan, *arguments: Any) -> Any:
         lambda primal: primal.value, arguments
     )
     adjoint = cell.adjoint or derived_adjoint(cell)
-    project, xs = choose_projection(cell, solver.project_first, params, inputs)
+    first = solver.project_first
+    if first is None:
+        first = solver.chunk is None and not _wider(cell, params, carry, inputs)
+    project, xs = choose_projection(cell, first, params, inputs)
 
     def body(carry: Carry, step_inputs: Any) -> tuple[Carry, Any]:
         inputs, valid, reset = step_inputs
@@ -107,6 +120,15 @@ def _forward(cell: Cell, solver: HoistedScan, *arguments: Any) -> Any:
     )
     steps = (inputs, mask, resets, carries, saved)
     return (last, carries), (params, carry, start, steps)
+
+
+def _wider(cell: Cell, params: Params, carry: Carry, inputs: Any) -> bool:
+    """Whether all projected inputs take more memory than all carries."""
+    projected = jax.eval_shape(cell.project, params, inputs)
+    of_projected, of_carry = (
+        sum(x.size for x in jax.tree.leaves(tree)) for tree in (projected, carry)
+    )
+    return of_projected > of_carry * jax.tree.leaves(inputs)[0].shape[0]
 
 
 def _backward(cell: Cell, solver: HoistedScan, residuals: Any, cotangents: Any) -> Any:
