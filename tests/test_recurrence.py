@@ -108,8 +108,14 @@ def test_any_number_of_batch_axes(cell, batch_shape):
 @THREE_CELLS
 def test_no_time_steps_at_all(cell):
     params, inputs, first = random_problem(cell, np.float32)
-    last, outputs = jaxrnn.rnn(cell, params, inputs[:0], initial_carry=first)
+
+    def run(first):
+        last, outputs = jaxrnn.rnn(cell, params, inputs[:0], initial_carry=first)
+        return sum(leaf.sum() for leaf in jax.tree.leaves(last)), (last, outputs)
+
+    gradient, (last, outputs) = jax.grad(run, has_aux=True)(first)
     jax.tree.map(np.testing.assert_array_equal, last, first)
+    jax.tree.map(lambda x: np.testing.assert_array_equal(x, 1), gradient)
     assert outputs.shape == (0, BATCH, FEATURES)
 
 

@@ -121,6 +121,42 @@ def test_neither_mask_nor_resets(name, solver):
     assert_close(gradients, reference(cell, False, "none", False)[1])
 
 
+@pytest.mark.parametrize("name", ["simple_rnn", "simple_rnn_no_bias", "ind_rnn"])
+def test_loop_that_carries_delta(name):
+    """What HoistedScan does in one chunk without marks: each output alone, both, twice.
+
+    The models are three at once; Scan, one model at a time, is the oracle.
+    """
+    cell, _ = CELLS[name]
+    problems = [random_problem(cell, np.float64, seed) for seed in range(3)]
+    _, inputs, first = problems[0]
+
+    def losses(solver, params, inputs, first):
+        last, outputs = jaxrnn.rnn(
+            cell, params, inputs, initial_carry=first, solver=solver
+        )
+        of_last, of_outputs = jnp.mean(jnp.sin(last)), jnp.mean(jnp.cos(outputs))
+        return jnp.stack([of_last, of_outputs, of_last * of_outputs])
+
+    def derivatives(solver, params):
+        gradients = jax.jacrev(functools.partial(losses, solver), argnums=(0, 1, 2))
+
+        def norm(params):
+            of_all = jax.tree.leaves(gradients(params, inputs, first))
+            return sum(jnp.sum(leaf**2) for leaf in of_all)
+
+        return gradients(params, inputs, first), jax.grad(norm)(params)
+
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(p[0] for p in problems))
+    solver = jaxrnn.HoistedScan(chunk=None)
+    found = jax.jit(jax.vmap(functools.partial(derivatives, solver)))(stacked)
+    one_model = jax.jit(functools.partial(derivatives, jaxrnn.Scan()))
+    want = jax.tree.map(
+        lambda *leaves: jnp.stack(leaves), *(one_model(p[0]) for p in problems)
+    )
+    assert_close(found, want)
+
+
 @pytest.mark.parametrize("mask", ["none", "holes"])
 @ALL_CELLS
 def test_reference_gradients_are_finite_differences(cell, step, mask):
@@ -242,6 +278,7 @@ def test_backward_loop_of_hoisted_scan_has_one_matmul():
 
     forward, backward = dots_in_loops(jaxrnn.HoistedScan())
     assert (forward, backward) == (2, 1)  # x W and h U; delta U'
+    assert dots_in_loops(jaxrnn.HoistedScan(chunk=None)) == [1, 1]  # x W goes before
     assert dots_in_loops(jaxrnn.Scan())[-1] > 1
 
 

@@ -24,10 +24,15 @@ def loss_fn(params, batch):
     return loss.value, {"loss": loss}
 
 
+@jax.jit
+def start(key):
+    params = model.init(key, train.inputs[:1])["params"]
+    return jaxrnn.init_state(params, optimizer)
+
+
 key = jax.random.key(0)
-params = jax.jit(model.init)(key, train.inputs[:1])["params"]
 jaxrnn.fit(
-    jaxrnn.init_state(params, optimizer),
+    start(key),
     train,
     loss_fn=loss_fn,
     optimizer=optimizer,

@@ -70,7 +70,9 @@ class HoistedScan:
         mask: Any,
         resets: Any,
     ) -> tuple[Carry, Carry]:
-        if self.chunk is None and mask is None and resets is None and _has_halves(cell):
+        unmarked = mask is None and resets is None
+        time = jax.tree.leaves(inputs)[0].shape[0]
+        if self.chunk is None and unmarked and time > 0 and _has_halves(cell):
             options = (self.unroll, self.project_first)
             return carried_delta_run(cell, *options, params, carry, inputs)
         start = start_of(cell, params, carry, inputs)
