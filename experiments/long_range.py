@@ -12,6 +12,9 @@ variance of the sum. A model trains until it has solved the problem, with a mean
 error below 0.01 over one epoch of sequences that nobody has seen before, or for
 `epochs` of `updates`. The test MSE is that of the parameters where it stopped. Both
 SimpleRNNs amplify rounding: another machine or version of JAX gives them other curves.
+All seeds of a cell and length train in one program, one after the other on a CPU
+(`jaxrnn.one_by_one`), where a model that has stopped costs nothing, and at the same
+time on an accelerator (`jax.vmap`).
 
 Models: SimpleRNN with tanh; with ReLU and the identity as its initial recurrent kernel
 (the IRNN of Le, Jaitly and Hinton, A simple way to initialize recurrent networks of
@@ -120,6 +123,7 @@ def main(
             f"{gradient_length}; its models are those whose norms are measured."
         )
     test_key, norm_key = jax.random.split(jax.random.key(1997))  # no model's seed
+    over = jaxrnn.one_by_one if jax.default_backend() == "cpu" else jax.vmap
     records, gradient_norms = [], []
     for name, layer in LAYERS.items():
         model = Adder(layer(features))
@@ -128,52 +132,68 @@ def main(
             optax.clip_by_global_norm(max_norm),
             jaxrnn.adam(LEARNING_RATES.get(name, learning_rate)),
         )
-        init = jax.jit(model.init)  # one program, not one for every operation in it
 
         def loss_fn(params, batch, model=model):
             error = (model.apply({"params": params}, batch.inputs) - batch.targets) ** 2
             loss = jaxrnn.Mean.of(error, batch.sample_weight)
             return loss.value, {"loss": loss}
 
+        def start(seed, inputs, model=model, optimizer=optimizer):
+            key = jax.random.key(seed)
+            params = model.init(key, inputs)["params"]
+            return key, jaxrnn.init_state(params, optimizer)
+
+        # One program, not one for every operation in it
+        start_all = jax.jit(jax.vmap(start, in_axes=(0, None)))
         for length in lengths:
             test = adding_problem(test_key, examples=1000, length=length)
             sequences = adding_problem(norm_key, gradient_sequences, length).inputs
+            keys, before = start_all(np.arange(seeds), test.inputs[:1])
+            with report.progress_bar(epochs, f"{name}, {length}") as progress:
+                trained, losses = train(
+                    before,
+                    keys,
+                    length=length,
+                    loss_fn=loss_fn,
+                    optimizer=optimizer,
+                    epochs=epochs,
+                    updates=updates,
+                    batch_size=batch_size,
+                    over=over,
+                    on_epoch=progress,
+                )
+            means = jaxrnn.evaluate(trained.params, test, loss_fn=loss_fn, over=over)
+            test_mse = metrics.values(means)["loss"].tolist()
+            epochs_run = max(map(len, losses))
+            ran = [sum(len(x) > epoch for x in losses) for epoch in range(epochs_run)]
+            seconds = np.diff(progress.ended) / ran  # per model that had not stopped
+            stages = jax.device_get(
+                {"at the start": before.params, "trained": trained.params}
+            )
             for seed in range(seeds):
-                key = jax.random.key(seed)
-                params = init(key, test.inputs[:1])["params"]
                 run = {"model": name, "length": length, "seed": seed}
-                with report.progress_bar(epochs, f"{name}, {length}") as progress:
-                    trained, losses = train(
-                        params,
-                        key,
-                        length=length,
-                        loss_fn=loss_fn,
-                        optimizer=optimizer,
-                        epochs=epochs,
-                        updates=updates,
-                        batch_size=batch_size,
-                        on_epoch=progress,
-                    )
-                means = jaxrnn.evaluate(trained, test, loss_fn=loss_fn)
-                mse = metrics.values(means)["loss"]
+                mse = test_mse[seed]
                 records.append(
                     {
                         "experiment": "long_range",
                         **run,
-                        "parameters": sum(p.size for p in jax.tree.leaves(params)),
+                        "parameters": sum(
+                            p[0].size for p in jax.tree.leaves(before.params)
+                        ),
                         "test_mse": mse if mse < 1 else None,  # None: it exploded
-                        "solved_after": updates * len(losses)
-                        if losses[-1] < SOLVED_MSE
+                        "solved_after": updates * len(losses[seed])
+                        if losses[seed][-1] < SOLVED_MSE
                         else None,
-                        "loss": [x if np.isfinite(x) else None for x in losses],
-                        "first_epoch_s": progress.first_epoch_s,
-                        "epoch_s": progress.epoch_s,
+                        "loss": [x if np.isfinite(x) else None for x in losses[seed]],
+                        "first_epoch_s": seconds[0],
+                        "epoch_s": np.median(seconds[1:]) if len(seconds) > 1 else None,
                     }
                 )
                 if length != gradient_length:
                     continue
-                for when, p in (("at the start", params), ("trained", trained)):
-                    by_carry, by_hidden = median_norms(p["recurrent"], sequences, cell)
+                for when, of_all in stages.items():
+                    params = jax.tree.map(lambda x, i=seed: x[i], of_all["recurrent"])
+                    by_carry, by_hidden = median_norms(params, sequences, cell)
                     gradient_norms.append(
                         {
                             "experiment": "gradient_norms",
@@ -221,8 +241,8 @@ def adding_problem(key, examples: int, length: int) -> data.Dataset:
 
 
 def train(
-    params,
-    key,
+    state,
+    keys,
     *,
     length,
     loss_fn,
@@ -230,31 +250,67 @@ def train(
     epochs,
     updates,
     batch_size,
+    over,
     on_epoch,
 ):
-    """Trains until solved, exploded, or out of epochs; returns params and losses.
+    """Trains each model until it has solved the problem, exploded, or had all epochs.
 
     The loss of an epoch is a test loss too: no update has seen its sequences before.
+
+    Args:
+      state: of all models, with a leading axis of models; it stays usable.
+      keys: one per model, from which its sequences are drawn.
+      length: of the sequences.
+      loss_fn: `(params, batch) -> (loss, {"loss": Mean})`.
+      optimizer: an Optax transformation.
+      epochs: at most.
+      updates: per epoch.
+      batch_size: sequences per update.
+      over: `jaxrnn.one_by_one` or `jax.vmap`.
+      on_epoch: `(epoch, record) -> None` after every epoch.
+
+    Returns:
+      The state of all models, each as it stopped; and the losses of each by epoch, in
+      lists of different lengths.
     """
-    state = jaxrnn.init_state(jax.tree.map(jnp.copy, params), optimizer)
     examples = updates * batch_size
-    losses = []
+
+    @jax.jit
+    def one_epoch(state, keys, running, epoch):
+        def one(state, key, running):
+            def go_on(state):
+                unseen = adding_problem(
+                    jax.random.fold_in(key, epoch), examples, length
+                )
+                state, means = jaxrnn.train_epoch(
+                    state,
+                    unseen,
+                    jnp.arange(examples),
+                    loss_fn=loss_fn,
+                    optimizer=optimizer,
+                    batch_size=batch_size,
+                )
+                return state, means["loss"].value
+
+            def rest(state):
+                return state, jnp.float32(jnp.nan)
+
+            return jax.lax.cond(running, go_on, rest, state)
+
+        return over(one)(state, keys, running)
+
+    running = np.ones(len(keys), bool)
+    losses = [[] for _ in keys]
     for epoch in range(epochs):
-        unseen = adding_problem(jax.random.fold_in(key, epoch), examples, length)
-        state, means = jaxrnn.train_epoch(
-            state,
-            unseen,
-            jnp.arange(examples),
-            loss_fn=loss_fn,
-            optimizer=optimizer,
-            batch_size=batch_size,
-        )
-        record = metrics.values(means)
-        losses.append(record["loss"])
-        on_epoch(epoch, record)
-        if losses[-1] < SOLVED_MSE or not np.isfinite(losses[-1]):
+        state, loss = one_epoch(state, keys, running, epoch)
+        loss = np.asarray(loss)
+        on_epoch(epoch, {"loss": loss[running]})
+        for model in np.flatnonzero(running):
+            losses[model].append(loss[model].item())
+        running &= np.isfinite(loss) & (loss >= SOLVED_MSE)
+        if not running.any():
             break
-    return state.params, losses
+    return state, losses
 
 
 # How far the gradient reaches.

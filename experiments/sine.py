@@ -8,7 +8,8 @@ Expect     test MSE 0.10 to 0.12 in the tutorial's layout, where the recurrent
 The tutorial gives the network one time step of four features, (examples, 1, 4). From
 a zero carry the recurrent kernel then multiplies zeros, at the first step and the
 last: its gradient is zero and the "RNN" is a dense layer. The other layout,
-(examples, 4, 1), has four time steps of one feature, and the kernel learns.
+(examples, 4, 1), has four time steps of one feature, and the kernel learns. All seeds
+train at once, by `jax.vmap`, each on a series of its own.
 """
 
 import pathlib
@@ -20,7 +21,7 @@ import tyro
 from program_cache import keep_programs
 
 import jaxrnn
-from jaxrnn import data, metrics, report
+from jaxrnn import data, report
 
 OUT = pathlib.Path("runs")
 KERAS = pathlib.Path(__file__).parent / "results" / "keras.jsonl"
@@ -51,71 +52,84 @@ def main(
     out: pathlib.Path = OUT,
 ) -> list[dict]:
     """Trains on `seeds` series in both layouts; writes sine.jsonl and sine.png."""
+    model = jaxrnn.Forecaster(
+        jaxrnn.SimpleRNN(features, activation=jax.nn.relu),
+        hidden_features=hidden_features,
+    )
+    optimizer = jaxrnn.rmsprop(learning_rate)
+
+    def forecast(params, inputs):
+        return model.apply({"params": params}, inputs)
+
+    def loss_fn(params, batch):
+        error = (forecast(params, batch.inputs) - batch.targets) ** 2
+        loss = jaxrnn.Mean.of(error, batch.sample_weight)
+        return loss.value, {"loss": loss}
+
+    def start(seed, inputs):
+        key = jax.random.key(seed)
+        params = model.init(key, inputs[:1])["params"]
+        return key, jaxrnn.init_state(params, optimizer)
+
+    def values_and_mse(params, part):
+        values = forecast(params, part.inputs)
+        return values, jnp.mean((values - part.targets) ** 2)
+
+    series = [
+        data.sine_series(length, rng=np.random.default_rng(seed))
+        for seed in range(seeds)
+    ]
     records, curves = [], {}
     for name, layout in LAYOUTS.items():
-        model = jaxrnn.Forecaster(
-            jaxrnn.SimpleRNN(features, activation=jax.nn.relu),
-            hidden_features=hidden_features,
+        parts = [
+            data.sine_datasets(s, layout=layout, train_length=train_length, step=step)
+            for s in series
+        ]
+        train, test = jax.tree.map(lambda *arrays: np.stack(arrays), *parts)
+        # For `fit` one dataset of all series, of which each model trains on its own
+        together = jax.tree.map(np.concatenate, train)
+        rows = np.arange(seeds * train_length).reshape(seeds, train_length)
+        # One program; without jit each operation in it would be one, and take longer
+        keys, before = jax.jit(jax.vmap(start))(np.arange(seeds), train.inputs)
+        with report.progress_bar(epochs, f"{name}, {seeds} seeds") as progress:
+            state, history = jaxrnn.fit(
+                before,
+                together,
+                loss_fn=loss_fn,
+                optimizer=optimizer,
+                key=keys,
+                epochs=epochs,
+                batch_size=batch_size,
+                rows=rows,
+                over=jax.vmap,
+                on_epoch=progress,
+            )
+
+        of_all = jax.jit(jax.vmap(values_and_mse))  # each model on its own series
+        (train_values, train_mse), (test_values, test_mse) = jax.device_get(
+            [of_all(state.params, part) for part in (train, test)]
         )
-        optimizer = jaxrnn.rmsprop(learning_rate)
-        init = jax.jit(model.init)  # one program, not one for every operation in it
-
-        def apply_fn(params, inputs, model=model):
-            return model.apply({"params": params}, inputs)
-
-        def loss_fn(params, batch, apply_fn=apply_fn):
-            error = (apply_fn(params, batch.inputs) - batch.targets) ** 2
-            loss = jaxrnn.Mean.of(error, batch.sample_weight)
-            return loss.value, {"loss": loss}
-
-        for seed in range(seeds):
-            series = data.sine_series(length, rng=np.random.default_rng(seed))
-            train, test = data.sine_datasets(
-                series, layout=layout, train_length=train_length, step=step
-            )
-            key = jax.random.key(seed)
-            params = init(key, train.inputs[:1])["params"]
-            with report.progress_bar(epochs, f"{name}, seed {seed}") as progress:
-                state, history = jaxrnn.fit(
-                    jaxrnn.init_state(params, optimizer),
-                    train,
-                    loss_fn=loss_fn,
-                    optimizer=optimizer,
-                    key=key,
-                    epochs=epochs,
-                    batch_size=batch_size,
-                    on_epoch=progress,
-                )
-
-            train_mse, test_mse = (
-                metrics.values(jaxrnn.evaluate(state.params, part, loss_fn=loss_fn))
-                for part in (train, test)
-            )
-            train_forecast, test_forecast = (
-                jaxrnn.predict(state.params, part.inputs, apply_fn=apply_fn)
-                for part in (train, test)
-            )
-            recurrent_kernel, before = (
-                p["recurrent"]["recurrent_kernel"] for p in (state.params, params)
-            )
+        kernel, kernel_before = jax.device_get(
+            [s.params["recurrent"]["recurrent_kernel"] for s in (state, before)]
+        )
+        for seed, (_, own_test) in enumerate(parts):
             records.append(
                 {
                     "experiment": "sine",
                     "layout": name,
                     "seed": seed,
-                    "parameters": sum(p.size for p in jax.tree.leaves(params)),
-                    "train_mse": train_mse["loss"],
-                    "test_mse": test_mse["loss"],
-                    "next_value": test_forecast[-1],
-                    "recurrent_kernel_moved": jnp.abs(recurrent_kernel - before).max(),
+                    "parameters": sum(p[0].size for p in jax.tree.leaves(state.params)),
+                    "train_mse": train_mse[seed],
+                    "test_mse": test_mse[seed],
+                    "next_value": test_values[seed, -1],
+                    "recurrent_kernel_moved": abs(kernel - kernel_before)[seed].max(),
                     "first_epoch_s": progress.first_epoch_s,
-                    "epoch_s": progress.epoch_s,
-                    **baselines(test),
+                    "epoch_s": progress.epoch_s and progress.epoch_s / seeds,
+                    **baselines(own_test),
                 }
             )
-            if seed == 0:
-                forecast = np.concatenate([train_forecast, test_forecast])
-                curves[name] = series, forecast, history
+        first_forecast = np.concatenate([train_values[0], test_values[0]])
+        curves[name] = series[0], first_forecast, history["loss"][:, 0]
 
     report.write_records(out / "sine.jsonl", records)
     draw(curves, out / "sine.png", train_length, step)
@@ -167,17 +181,12 @@ def draw(curves: dict, path: pathlib.Path, train_length: int, step: int) -> None
     figure, panels = report.new_figure(2, width=7)
     series = next(iter(curves.values()))[0]  # the same in both layouts
     panels[0].plot(series, ".", color="0.8", markersize=3, label="series")
-    for color, (name, (_, forecast, history)) in zip(
+    for color, (name, (_, forecast, losses)) in zip(
         ("tab:orange", "tab:green"), curves.items(), strict=True
     ):
         steps = np.arange(len(series))
         panels[0].plot(steps + step, forecast, color=color, linewidth=0.8, label=name)
-        panels[1].plot(
-            np.arange(1, len(history["loss"]) + 1),
-            history["loss"],
-            color=color,
-            label=name,
-        )
+        panels[1].plot(np.arange(1, len(losses) + 1), losses, color=color, label=name)
     panels[0].axvline(train_length, color="0.3", linestyle=":", label="test from here")
     panels[0].set(xlabel="t", ylabel="value", ylim=(-1.1, 2.8))
     panels[0].set_title("the next value, forecast from the four before it")

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from jaxrnn import metrics
+from jaxrnn.cells.base import AnyArray
 from jaxrnn.data.batches import Batch, Dataset, check_dataset
 from jaxrnn.plateaus import Best, EarlyStopping, History
 from jaxrnn.train import LossFn, Over, TrainState, evaluate, train_batches, train_epoch
@@ -43,23 +44,22 @@ def _with_rate(state: TrainState, rate: Any) -> TrainState:
     return state._replace(opt_state=opt_state)
 
 
-@functools.partial(jax.jit, static_argnames=("examples", "shuffle", "over"))
+@functools.partial(jax.jit, static_argnames=("shuffle", "over"))
 def _order(
     key: Key[Array, "*models"],
     epoch: int | Array,
+    rows: Int[Array, "*models rows"],
     *,
-    examples: int,
     shuffle: bool,
     over: Over | None,
-) -> Array:
+) -> Int[Array, "*models rows"]:
     """The rows in the order to visit in this epoch; one order per key."""
 
-    def order(key: Key[Array, ""]) -> Array:
-        rows = jnp.arange(examples)
+    def order(key: Key[Array, ""], rows: Int[Array, " rows"]) -> Array:
         key = jax.random.fold_in(key, epoch)
         return jax.random.permutation(key, rows) if shuffle else rows
 
-    return (over(order) if over else order)(key)
+    return (over(order) if over else order)(key, rows)
 
 
 def fit(
@@ -71,6 +71,7 @@ def fit(
     key: Key[Array, "*models"],
     epochs: int,
     batch_size: int = 32,
+    rows: Int[AnyArray, "*models rows"] | None = None,
     validation: Dataset | None = None,
     shuffle: bool = True,
     noise_key: Key[Array, "*models"] | None = None,
@@ -96,8 +97,11 @@ def fit(
       key: decides the order of the examples; with `over` one key per model.
       epochs: passes over the dataset.
       batch_size: rows per update.
+      rows: of the dataset, those to train on; None for all. With `over` each model has
+        its own: what a cross-validation leaves it (below), a bootstrap sample, or its
+        own one of several series that are stacked into one dataset.
       validation: evaluated after every epoch, under names that begin with `val_`.
-      shuffle: False keeps the order of the dataset.
+      shuffle: False keeps the order of the dataset, or of `rows`.
       noise_key: for dropout: in training `loss_fn` is called as `(params, batch, key)`,
         with another key at every update, and for validation as `(params, batch)`; so
         write `loss_fn(params, batch, key=None)`, and in it `deterministic=key is None,
@@ -119,10 +123,11 @@ def fit(
       the epoch, where the argument is given.
 
     Raises:
-      TypeError: a key that is not from `jax.random.key`.
+      TypeError: a key that is not from `jax.random.key`, rows that are not integers.
       ValueError: an empty dataset, arrays of different lengths, epochs or batch_size
-        below 1, keys that do not fit the models, a monitor that is not in the history,
-        `learning_rate` for an optimizer that is not adjustable.
+        below 1, keys or rows that do not fit the models, rows outside of the dataset or
+        of a function, a monitor that is not in the history, `learning_rate` for an
+        optimizer that is not adjustable.
 
     Example:
       >>> def loss_fn(params, batch):
@@ -166,25 +171,47 @@ def fit(
       ... )
       >>> history["loss"].shape, history["loss"][-1].argmin().item()
       ((20, 3), 0)
+
+    So is a cross-validation: every model leaves out rows of its own, here one.
+      >>> rows = np.stack([np.delete(np.arange(5), row) for row in range(5)])
+      >>> states, history = fit(
+      ...     jax.vmap(new_state)(jnp.full(5, 0.1)),
+      ...     dataset,
+      ...     loss_fn=loss_fn,
+      ...     optimizer=optimizer,
+      ...     key=jax.random.split(jax.random.key(0), 5),
+      ...     epochs=40,
+      ...     rows=rows,
+      ...     over=jax.vmap,
+      ... )
+      >>> left_out = jax.tree.map(lambda x: x[:, None], dataset)
+      >>> def error(params, part):
+      ...     return evaluate(params, part, loss_fn=loss_fn)["loss"].value
+      >>> jax.vmap(error)(states.params, left_out).argmin().item()  # of the 3
+      2
     """
     _check(state, dataset, validation, key, epochs, batch_size, over)
     if noise_key is not None:
         _check_key("noise_key", noise_key, state)
+    if rows is not None:
+        _check_rows(rows, dataset, state)
     if isinstance(dataset, Dataset):
-        in_memory = jax.device_put(dataset)
         examples = dataset.inputs.shape[0]
+        if rows is None:
+            rows = np.broadcast_to(np.arange(examples), (*key.shape, examples))
+        in_memory, visited = jax.device_put((dataset, rows))
+        train_in_memory = functools.partial(
+            train_epoch,
+            loss_fn=loss_fn,
+            optimizer=optimizer,
+            batch_size=batch_size,
+            noise_key=noise_key,
+            over=over,
+        )
 
         def one_pass(state: TrainState, epoch: int) -> tuple[TrainState, Any]:
-            return train_epoch(
-                state,
-                in_memory,
-                _order(key, epoch, examples=examples, shuffle=shuffle, over=over),
-                loss_fn=loss_fn,
-                optimizer=optimizer,
-                batch_size=batch_size,
-                noise_key=noise_key,
-                over=over,
-            )
+            order = _order(key, epoch, visited, shuffle=shuffle, over=over)
+            return train_in_memory(state, in_memory, order)
     else:
 
         def one_pass(state: TrainState, epoch: int) -> tuple[TrainState, Any]:
@@ -262,4 +289,30 @@ def _check_key(name: str, key: Any, state: TrainState) -> None:
         raise ValueError(
             f"{name} must have one key per model, shape {state.step.shape}, got "
             f"{key.shape}; split one with jax.random.split(key, models)."
+        )
+
+
+def _check_rows(rows: Any, dataset: Any, state: TrainState) -> None:
+    if not isinstance(dataset, Dataset):
+        raise ValueError(
+            "rows are those of a Dataset in memory, got a function that makes batches; "
+            "let it leave out the others, or give a Dataset."
+        )
+    if not jnp.issubdtype(rows.dtype, jnp.integer):
+        raise TypeError(
+            f"rows must be integers, got an array of {rows.dtype}; np.flatnonzero "
+            "makes them of a mask."
+        )
+    if rows.shape[:-1] != state.step.shape or rows.size == 0 or rows.ndim == 0:
+        raise ValueError(
+            f"rows must have the shape (*models, rows) with models {state.step.shape} "
+            f"and at least one row, got {rows.shape}; np.broadcast_to gives several "
+            "models the same rows."
+        )
+    examples = dataset.inputs.shape[0]
+    rows = np.asarray(rows)
+    if rows.min() < 0 or rows.max() >= examples:
+        raise ValueError(
+            f"rows must lie in the dataset, from 0 to {examples - 1}, got "
+            f"{rows.min()} to {rows.max()}; count them from its first row."
         )

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import long_range
 import next_word
 import numpy as np
+import optax
 import pytest
 from PIL import Image  # Matplotlib brings it
 from scipy import special
@@ -226,6 +227,47 @@ def test_norms_are_medians_of_the_largest_singular_value():
         np.testing.assert_allclose(found, np.median(largest, axis=0), rtol=1e-5)
 
 
+@pytest.mark.parametrize("over", [jaxrnn.one_by_one, jax.vmap])
+def test_each_model_stops_by_itself(over):
+    """One knows the answer, one never learns, one is NaN: 1, 3 and 1 epochs of 2."""
+    calls = []
+
+    def loss_fn(params, batch):
+        jax.debug.callback(lambda w: calls.append(w.item()), params["w"])
+        sums = (batch.inputs[..., 0] * batch.inputs[..., 1]).sum(axis=1)
+        error = (params["w"] * sums - batch.targets) ** 2
+        loss = jaxrnn.Mean.of(error, batch.sample_weight)
+        return loss.value, {"loss": loss}
+
+    optimizer, reports = optax.set_to_zero(), []
+    keys = jax.random.split(jax.random.key(0), 3)
+    w = jnp.array([1.0, 0.0, jnp.nan])
+    state, losses = long_range.train(
+        jax.vmap(lambda w: jaxrnn.init_state({"w": w}, optimizer))(w),
+        keys,
+        length=4,
+        loss_fn=loss_fn,
+        optimizer=optimizer,
+        epochs=3,
+        updates=2,
+        batch_size=8,
+        over=over,
+        on_epoch=lambda epoch, record: reports.append(len(record["loss"])),
+    )
+    jax.effects_barrier()
+    np.testing.assert_array_equal(state.step, [2, 6, 2])
+    assert reports == [3, 1, 1]
+    if over is jaxrnn.one_by_one:  # who has stopped computes nothing
+        assert len(calls) == 10
+    targets = [
+        long_range.adding_problem(jax.random.fold_in(keys[1], epoch), 16, 4).targets
+        for epoch in range(3)
+    ]
+    np.testing.assert_allclose(losses[1], np.mean(np.square(targets), 1), rtol=1e-6)
+    assert losses[0] == [0]
+    np.testing.assert_array_equal(losses[2], [np.nan])
+
+
 def test_long_range_beats_the_baseline_on_short_sequences(
     tmp_path, monkeypatch, capsys
 ):
@@ -233,14 +275,17 @@ def test_long_range_beats_the_baseline_on_short_sequences(
         long_range, "LAYERS", {"SimpleRNN, tanh": jaxrnn.SimpleRNN, "GRU": jaxrnn.GRU}
     )
     options = {"lengths": (4,), "epochs": 6, "features": 16, "gradient_sequences": 2}
-    long_range.main(seeds=1, gradient_length=4, out=tmp_path, **options)
-    simple_rnn, gru = report.read_records(tmp_path / "long_range.jsonl")
-    for record in (simple_rnn, gru):
+    long_range.main(seeds=2, gradient_length=4, out=tmp_path, **options)
+    records = report.read_records(tmp_path / "long_range.jsonl")
+    assert [r["seed"] for r in records] == [0, 1, 0, 1]
+    for record in records:
         assert record["test_mse"] < long_range.BASELINE_MSE / 3
-    assert gru["solved_after"] == 100 * len(gru["loss"])
-    assert gru["loss"][-1] < 0.01 < min(gru["loss"][:-1])
+    for gru in records[2:]:
+        assert gru["solved_after"] == 100 * len(gru["loss"])
+        assert gru["loss"][-1] < 0.01 < min(gru["loss"][:-1])
     norms = report.read_records(tmp_path / "gradient_norms.jsonl")
-    assert [len(r["by_carry"]) for r in norms] == 4 * [5]
+    assert [len(r["by_carry"]) for r in norms] == 8 * [5]
+    assert len({r["by_carry"][0] for r in norms}) == 8  # each model its own
     printed = capsys.readouterr().out
     assert "| always 1 | " in printed
     assert "| GRU | trained | " in printed

@@ -218,6 +218,35 @@ def test_many_models_are_one_model_many_times(over):
         assert_close({n: v[:, i] for n, v in history.items()}, want)
 
 
+# Rows of its own for every model: other ones, in another order, one of them twice.
+ROWS = np.array([[7, 2, 9, 4, 0, 5], [1, 3, 3, 8, 6, 2]])
+
+
+@pytest.mark.parametrize("over", [jax.vmap, jaxrnn.one_by_one])
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_rows_are_a_dataset_of_each_model_alone(over, shuffle):
+    keys = jax.random.split(jax.random.key(1), 2)
+    options = {"epochs": 2, "shuffle": shuffle}
+    states, history = fit(
+        jax.vmap(new_state)(keys), DATASET, key=keys, rows=ROWS, over=over, **options
+    )
+    for i, key in enumerate(keys):
+        alone = data.Dataset(DATASET.inputs[ROWS[i]], DATASET.targets[ROWS[i]])
+        state, want = fit(new_state(key), alone, key=key, **options)
+        assert_close(jax.tree.map(lambda x, i=i: x[i], states.params), state.params)
+        assert_close({n: v[:, i] for n, v in history.items()}, want)
+
+
+def test_rows_of_one_model_are_a_python_loop():
+    rows = jnp.asarray(ROWS[1])
+    state, history = fit(
+        new_state(), DATASET, key=jax.random.key(0), epochs=1, rows=rows, shuffle=False
+    )
+    want_params, want = python_epoch(new_state(), DATASET, rows)
+    assert_close(state.params, want_params)
+    assert_close({n: v[0] for n, v in history.items()}, want)
+
+
 def test_training_compiles_the_epoch_once_short_batch_included():
     """Counted: traces of the loss in the training epoch, and XLA's compilations."""
     traced, compiled = [], []
@@ -506,6 +535,29 @@ def call_fit(**changes):
             r"one key per model, shape \(\), got \(2,\)",
         ),
         ({"dataset": lambda epoch: []}, ValueError, "at least one batch"),
+        (
+            {"rows": ROWS[0], "dataset": lambda epoch: []},
+            ValueError,
+            "rows are those of a Dataset in memory, got a function",
+        ),
+        (
+            {"rows": ROWS},
+            ValueError,
+            r"models \(\) and at least one row, got \(2, 6\); np.broadcast_to gives",
+        ),
+        ({"rows": ROWS[0, :0]}, ValueError, r"at least one row, got \(0,\)"),
+        ({"rows": np.array(3)}, ValueError, r"at least one row, got \(\)"),
+        (
+            {"rows": np.ones(EXAMPLES, bool)},
+            TypeError,
+            "rows must be integers, got an array of bool; np.flatnonzero makes them",
+        ),
+        (
+            {"rows": np.array([3, EXAMPLES])},
+            ValueError,
+            "rows must lie in the dataset, from 0 to 9, got 3 to 10; count them",
+        ),
+        ({"rows": jnp.array([-1, 2])}, ValueError, "from 0 to 9, got -1 to 2"),
         (
             {"early_stopping": jaxrnn.EarlyStopping("val_loss")},
             ValueError,
