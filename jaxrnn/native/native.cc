@@ -50,6 +50,7 @@ constexpr Index kVectorBytes = 32;
 constexpr Index kVectorBytes = 16;
 #endif
 constexpr Index kRows = 8;  // rows of a register tile: 8 x 2 accumulators
+constexpr std::size_t kSmallBytes = 16384;  // of a kernel that stays in the L1 cache
 
 enum Kind : int32_t { kSimpleRnnTanh, kSimpleRnnRelu, kGru, kLstm };
 
@@ -358,52 +359,69 @@ void forward_block(const Forward<T>& a, const Strips<T>& kernel,
                    const Strips<T>& recurrent_kernel, Index begin, Index rows) {
   const Index n = a.features, gates = gates_of(kind) * n, width = kernel.width();
   const Index saved_width = saved_of(kind) * n;
-  Buffer<T> hidden(rows * n), memory(kind == kLstm ? rows * n : 0);
-  // The inputs of some steps are multiplied at once, to read the kernel less often.
-  const Index chunk = std::clamp<Index>(128 / rows, 1, a.time), in = a.in_features;
-  Buffer<T> inputs(chunk * rows * in), of_inputs(chunk * rows * width);
+  // A kernel that is not small is read less often: the inputs of some steps are
+  // multiplied by it at once.
+  const Index in = a.in_features;
+  const bool small = kernel.rows() * width * sizeof(T) <= kSmallBytes;
+  const Index chunk = small ? 1 : std::clamp<Index>(128 / rows, 1, a.time);
+  Buffer<T> inputs(chunk > 1 ? chunk * rows * in : 0), of_inputs(chunk * rows * width);
   Buffer<T> of_hidden(kind == kGru ? rows * width : 0);
   Buffer<T> no_bias(gates), unsaved(saved_width);
   const T* b = a.bias ? a.bias : no_bias.get();
   const T* c = a.recurrent_bias ? a.recurrent_bias : no_bias.get();
-  copy(a.first_hidden + begin * n, rows * n, hidden.get());
-  if constexpr (kind == kLstm) copy(a.first_memory + begin * n, rows * n, memory.get());
+  // The carry before a step is read where the step before left it, but for resets.
+  const Index copied = a.resets ? rows * n : 0;
+  Buffer<T> restarted(copied), restarted_memory(kind == kLstm ? copied : 0);
+  const T* before = a.first_hidden + begin * n;
+  const T* memory_before = kind == kLstm ? a.first_memory + begin * n : nullptr;
 
   for (Index t = 0; t < a.time; ++t) {
     const Index at = t * a.batch + begin;
-    if (a.resets)
-      for (Index r = 0; r < rows; ++r)
-        if (a.resets[at + r]) {
-          copy(a.start_hidden + (begin + r) * n, n, hidden.get() + r * n);
-          if constexpr (kind == kLstm)
-            copy(a.start_memory + (begin + r) * n, n, memory.get() + r * n);
-        }
-    if (t % chunk == 0) {
+    if (a.resets) {
+      const auto restart = [&](const T* carry, const T* start, T* out) {
+        for (Index r = 0; r < rows; ++r)
+          copy((a.resets[at + r] ? start + begin * n : carry) + r * n, n, out + r * n);
+        return out;
+      };
+      before = restart(before, a.start_hidden, restarted.get());
+      if constexpr (kind == kLstm)
+        memory_before = restart(memory_before, a.start_memory, restarted_memory.get());
+    }
+    if (chunk == 1) {
+      multiply(a.inputs + at * in, in, rows, kernel, false, of_inputs.get());
+    } else if (t % chunk == 0) {
       const Index steps = std::min(chunk, a.time - t);
       for (Index s = 0; s < steps; ++s)
-        copy(a.inputs + (at + s * a.batch) * in, rows * in, inputs.get() + s * rows * in);
+        copy(a.inputs + (at + s * a.batch) * in, rows * in,
+             inputs.get() + s * rows * in);
       multiply(inputs.get(), in, steps * rows, kernel, false, of_inputs.get());
     }
     T* products = of_inputs.get() + t % chunk * rows * width;
     if constexpr (kind == kGru)
-      multiply(hidden.get(), n, rows, recurrent_kernel, false, of_hidden.get());
+      multiply(before, n, rows, recurrent_kernel, false, of_hidden.get());
     else
-      multiply(hidden.get(), n, rows, recurrent_kernel, true, products);
+      multiply(before, n, rows, recurrent_kernel, true, products);
 
+    T* hidden = a.hidden + at * n;
+    T* memory = kind == kLstm ? a.memory + at * n : nullptr;
     for (Index r = 0; r < rows; ++r) {
-      if (a.mask && !a.mask[at + r]) continue;  // the carry is held
-      T* h = hidden.get() + r * n;
+      T *h = hidden + r * n, *m = memory + r * n;
+      const T *h0 = before + r * n, *m0 = memory_before + r * n;
+      if (a.mask && !a.mask[at + r]) {  // the carry is held
+        copy(h0, n, h);
+        if constexpr (kind == kLstm) copy(m0, n, m);
+        continue;
+      }
       const T* x = products + r * width;
       T* saved = a.saved ? a.saved + (at + r) * saved_width : unsaved.get();
       if constexpr (kind == kLstm) {
-        T* m = memory.get() + r * n;
         INDEPENDENT
         for (Index j = 0; j < n; ++j) {
           const T i = sigmoid_of(x[j] + b[j]);
           const T f = sigmoid_of(x[n + j] + b[n + j]);
           const T g = tanh_of(x[2 * n + j] + b[2 * n + j]);
           const T o = sigmoid_of(x[3 * n + j] + b[3 * n + j]);
-          m[j] = f * m[j] + i * g;
+          m[j] = f * m0[j] + i * g;
           h[j] = o * tanh_of(m[j]);
           saved[j] = i, saved[n + j] = f;
           saved[2 * n + j] = g, saved[3 * n + j] = o;
@@ -416,7 +434,7 @@ void forward_block(const Forward<T>& a, const Strips<T>& kernel,
           const T gate = sigmoid_of(x[n + j] + b[n + j] + (u[n + j] + c[n + j]));
           const T h_n = u[2 * n + j] + c[2 * n + j];
           const T candidate = tanh_of(x[2 * n + j] + b[2 * n + j] + gate * h_n);
-          h[j] = z * h[j] + (1 - z) * candidate;
+          h[j] = z * h0[j] + (1 - z) * candidate;
           saved[j] = z, saved[n + j] = gate;
           saved[2 * n + j] = candidate, saved[3 * n + j] = h_n;
         }
@@ -425,8 +443,8 @@ void forward_block(const Forward<T>& a, const Strips<T>& kernel,
         for (Index j = 0; j < n; ++j) h[j] = activation_of<kind>(x[j] + b[j]);
       }
     }
-    copy(hidden.get(), rows * n, a.hidden + at * n);
-    if constexpr (kind == kLstm) copy(memory.get(), rows * n, a.memory + at * n);
+    before = hidden;
+    memory_before = memory;
   }
 }
 
@@ -499,8 +517,14 @@ void backward_block(const Backward<T>& a, const Strips<T>& kernel_transposed,
   Buffer<T> recurrent_deltas(kind == kGru ? chunk * rows * width : 0);
   Buffer<T> cotangent(rows * n), of_memory(kind == kLstm ? rows * n : 0);
   Buffer<T> passed(rows * n);
-  Buffer<T> of_inputs(a.of_inputs ? chunk * rows * kernel_transposed.width() : 0);
+  // Where the width is a multiple of the strip nothing need be cut off.
+  const bool whole = kernel_transposed.width() == in;
+  Buffer<T> of_inputs(
+      a.of_inputs && !whole ? chunk * rows * kernel_transposed.width() : 0);
   Buffer<T> through_kernel(rows * recurrent_transposed.width());
+  // All of a cotangent comes through the matmul: nothing is held, nothing cut off.
+  const bool all_through = kind != kLstm && kind != kGru && !a.mask && !a.resets &&
+                           recurrent_transposed.width() == n;
   copy(a.last_hidden + begin * n, rows * n, cotangent.get());
   if constexpr (kind == kLstm)
     copy(a.last_memory + begin * n, rows * n, of_memory.get());
@@ -575,15 +599,14 @@ void backward_block(const Backward<T>& a, const Strips<T>& kernel_transposed,
       } else {
         const T* after = a.hidden + (at + r) * n;
         INDEPENDENT
-        for (Index j = 0; j < n; ++j) {
+        for (Index j = 0; j < n; ++j)
           delta[j] = cot[j] * slope_from_output<kind>(after[j]);
-          pass[j] = 0;
-        }
+        if (!all_through) std::memset(pass, 0, sizeof(T) * n);
       }
     }
     multiply(recurrent_rows, width, rows, recurrent_transposed, false,
-             through_kernel.get());
-    for (Index r = 0; r < rows; ++r) {
+             all_through ? cotangent.get() : through_kernel.get());
+    for (Index r = 0; r < rows && !all_through; ++r) {
       T* cot = cotangent.get() + r * n;
       const T* pass = passed.get() + r * n;
       const T* product = through_kernel.get() + r * recurrent_transposed.width();
@@ -608,12 +631,21 @@ void backward_block(const Backward<T>& a, const Strips<T>& kernel_transposed,
     recurrent_sums.add(befores, kind == kGru ? recurrent_deltas.get() : deltas.get(),
                        steps * rows);
     if (!a.of_inputs) continue;
+    const auto out = [&](Index s) {  // the first step of a chunk is the latest
+      return a.of_inputs + (at + (steps - 1 - s) * a.batch) * in;
+    };
+    if (whole) {
+      for (Index s = 0; s < steps; ++s)
+        multiply(deltas.get() + s * rows * width, width, rows, kernel_transposed, false,
+                 out(s));
+      continue;
+    }
     multiply(deltas.get(), width, steps * rows, kernel_transposed, false,
              of_inputs.get());
-    for (Index s = 0; s < steps; ++s)  // the first is the latest
+    for (Index s = 0; s < steps; ++s)
       for (Index r = 0; r < rows; ++r)
         copy(of_inputs.get() + (s * rows + r) * kernel_transposed.width(), in,
-             a.of_inputs + (at + (steps - 1 - s) * a.batch + r) * in);
+             out(s) + r * in);
   }
   copy(cotangent.get(), rows * n, a.of_first_hidden + begin * n);
   if constexpr (kind == kLstm)
