@@ -17,12 +17,12 @@ from jaxrnn.cells.base import (
     Initializer,
     Params,
     ParamSpec,
-    may_merge_axes,
 )
 from jaxrnn.cells.gru import gru_cell
 from jaxrnn.cells.lstm import lstm_cell
 from jaxrnn.cells.noise import dropout_cell, zoneout_cell
 from jaxrnn.cells.simple_rnn import simple_rnn_cell
+from jaxrnn.flat import may_merge_axes
 from jaxrnn.recurrence import check_floating, lengths_to_mask, rnn, rnn_carries
 from jaxrnn.solvers.base import Solver, hold
 

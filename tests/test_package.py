@@ -26,6 +26,7 @@ FLOORS = [
 ]
 SIDE = {
     "data",
+    "flat",
     "metrics",
     "optimizers",
     "losses",
@@ -34,7 +35,13 @@ SIDE = {
     "logs",
     "report",
 }
-MAY_USE_FROM_THE_SIDE = {"train": {"data", "metrics"}, "fitting": {"data", "metrics"}}
+MAY_USE_FROM_THE_SIDE = {
+    "cells": {"flat"},
+    "solvers": {"flat"},
+    "layers": {"flat"},
+    "train": {"data", "metrics"},
+    "fitting": {"data", "metrics"},
+}
 
 
 def room(path):

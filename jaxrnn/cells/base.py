@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from jaxrnn.flat import may_merge_axes
+
 AnyArray = Array | np.ndarray  # what a caller may pass
 Params = Mapping[str, Any]  # {name: array}
 Carry = Any  # a pytree of arrays (*batch, features)
@@ -255,15 +257,6 @@ def zero_hidden(params: Params, batch_shape: tuple[int, ...]) -> Array:
     """A hidden vector of zeros (*batch, features) in the parameters' dtype."""
     recurrent_kernel = params["recurrent_kernel"]
     return jnp.zeros((*batch_shape, recurrent_kernel.shape[0]), recurrent_kernel.dtype)
-
-
-def may_merge_axes() -> bool:
-    """Whether axes of one array may become one for speed: not where devices share it.
-
-    XLA:CPU copies less and vectorizes better where time and batch are one axis. A
-    batch axis that is sharded could not be merged without gathering it.
-    """
-    return jax.device_count() == 1
 
 
 MANY_ROWS = 2048  # from here on XLA:CPU is faster without a transposed copy of them

@@ -11,14 +11,14 @@ arrays in both loops are flat, which XLA:CPU vectorizes better than rows of 32.
 """
 
 import functools
-import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrnn.cells.base import Carry, Cell, Params, may_merge_axes
+from jaxrnn.cells.base import Carry, Cell, Params
+from jaxrnn.flat import flat
 from jaxrnn.solvers.base import known, or_zeros
 from jaxrnn.solvers.scan import Scan, choose_projection
 
@@ -49,9 +49,9 @@ def _forward(
 
     def body(before: Array, inputs: Any) -> tuple[Array, Array]:
         hidden = before.reshape(shape)
-        return _flat(cell.step(params, hidden, project(params, inputs))), before
+        return flat(cell.step(params, hidden, project(params, inputs))), before
 
-    last, befores = jax.lax.scan(body, _flat(first), xs, unroll=unroll)
+    last, befores = jax.lax.scan(body, flat(first), xs, unroll=unroll)
     carries = jnp.concatenate([befores[1:], last[None]]).reshape(-1, *shape)
     last = last.reshape(shape)
     return (last, carries), (params, inputs, befores, last)
@@ -73,7 +73,7 @@ def _backward(
     to_delta, through = cell.adjoint.halves
 
     def passed(delta: Array) -> Array:
-        return _flat(through(params, delta.reshape(last.shape)))
+        return flat(through(params, delta.reshape(last.shape)))
 
     def body(delta: Array, step: Any) -> tuple[Array, Array]:
         before, direct = step
@@ -82,7 +82,7 @@ def _backward(
             cotangent = cotangent + direct
         return to_delta(before, cotangent), delta
 
-    delta = to_delta(_flat(last), _flat(cotangent))
+    delta = to_delta(flat(last), flat(cotangent))
     _, deltas = jax.lax.scan(
         body, delta, (befores, direct), reverse=True, unroll=unroll
     )
@@ -93,7 +93,3 @@ def _backward(
 
 
 carried_delta_run.defvjp(_forward, _backward, symbolic_zeros=True)
-
-
-def _flat(x: Array) -> Array:
-    return x.reshape(math.prod(x.shape)) if may_merge_axes() else x
