@@ -4,8 +4,8 @@ Command    python experiments/host.py
 Time       about 2 minutes on 2 cores
 Expect     an epoch of 20,000 reviews from the host takes as long as one of reviews that
            live on the device, at the sizes of 001 (625 updates of 32 reviews of 500
-           words) and 002 (157 of 128, 100 words): a ratio of 0.95 to 1.05, which is
-           noise; with one update per call of the compiled program 1.03 to 1.15
+           words) and 002 (157 of 128, 100 words): a ratio of 0.95 to 1.1, which is
+           noise; with one update per call of the compiled program 1.03 to 1.3
 
 Random ids: the time does not depend on them. The epochs are interleaved, and each ends
 in `block_until_ready`; `ratio` is the median of the ratios to the epoch on the device
