@@ -267,17 +267,18 @@ import jax, numpy as np
 import jaxrnn
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
-inputs = jax.random.normal(jax.random.key(1), (7, 6, 3))
+few = jax.random.normal(jax.random.key(1), (7, 6, 3))
+many = jax.random.normal(jax.random.key(1), (400, 6, 3))  # one device merges these rows
 some = jax.random.bernoulli(jax.random.key(2), 0.7, (7, 6))
 
-def check(axis_type, cell, solver, mask):
+def check(axis_type, cell, solver, inputs, mask):
     params = jaxrnn.init_params(cell, jax.random.key(0), 3, 4)
 
     @jax.jit
     def run(params, inputs, mask):
         def loss(params):
             last, outputs = jaxrnn.rnn(cell, params, inputs, mask=mask, solver=solver)
-            return (outputs ** 2).sum(), outputs
+            return (outputs ** 2).mean(), outputs
         return jax.value_and_grad(loss, has_aux=True)(params)
 
     (_, outputs), gradients = run(params, inputs, mask)
@@ -296,11 +297,11 @@ def check(axis_type, cell, solver, mask):
 assert len(jax.devices()) == 2
 for axis_type in (AxisType.Auto, AxisType.Explicit):
     for cell in (jaxrnn.simple_rnn, jaxrnn.gru, jaxrnn.lstm):
-        check(axis_type, cell, jaxrnn.HoistedScan(), some)
-        check(axis_type, cell, jaxrnn.Scan(project_first=True), some)
+        check(axis_type, cell, jaxrnn.HoistedScan(), few, some)
+        check(axis_type, cell, jaxrnn.Scan(project_first=True), few, some)
     for cell in (jaxrnn.simple_rnn, jaxrnn.ind_rnn):
-        check(axis_type, cell, None, None)
-check(AxisType.Auto, jaxrnn.lstm, jaxrnn.Scan(), some)  # see the docstring of Scan
+        check(axis_type, cell, None, many, None)
+check(AxisType.Auto, jaxrnn.lstm, jaxrnn.Scan(), few, some)  # see the docstring of Scan
 """
 
 
