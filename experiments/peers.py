@@ -2,8 +2,8 @@
 
 Command    python experiments/peers.py --quick     (after `make .venv/peers`)
 Time       5 minutes on 2 cores for --quick, 10 for everything in 3 rounds
-Expect     on 2 CPU cores a training step with the native loops 2 to 4.5 times as fast
-           as with flax.linen and Keras on JAX, 3.5 to 9 times as PyTorch, 8 to 40 times
+Expect     on 2 CPU cores a training step with the native loops 2.4 to 5 times as fast
+           as with flax.linen and Keras on JAX, 4 to 13 times as PyTorch, 7 to 40 times
            as Keras on TensorFlow; by JAX alone 2.5 times as flax.linen for 001, 1.7 to
            2.1 for 002, 1.6 for 004b; whole epochs of the sine 5 to 6 times. PyTorch
            finishes its first step sooner than any that compiles

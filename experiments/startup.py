@@ -2,7 +2,7 @@
 
 Command    python experiments/startup.py
 Time       about 1 minute on 2 cores
-Expect     2 s on 2 CPU cores, a third of it imports; 1.2 s where the compiled programs
+Expect     2 s on 2 CPU cores, a third of it imports; 1.4 s where the compiled programs
            were kept from a run before (`program_cache.py`); 3 s where `model.init` is
            called without `jax.jit`, which compiles every operation in it by itself
 

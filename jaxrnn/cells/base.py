@@ -44,9 +44,9 @@ class Adjoint(NamedTuple):
         which gradients with it are as fast as those of `jaxrnn.Scan`, as
         `experiments/speed.py` measures on a CPU; from there on it is the default.
       native: which loop of `native.cc` does the same; None where there is none.
-      halves: `(delta, through)`, where the carry is one array, nothing is saved, and
-        `backward` is `d = delta(after, cotangent)`, elementwise, followed by
-        `through(params, d)`. A loop can then carry delta in place of the cotangent.
+      halves: `(slope, through)`, where the carry is one array, nothing is saved, and
+        `backward` is `delta = cotangent * slope(after)`, elementwise, followed by
+        `through(params, delta)`. A loop can then carry delta in place of the cotangent.
     """
 
     forward: Callable[[Params, Carry, Array], tuple[Carry, Any]]
@@ -54,17 +54,17 @@ class Adjoint(NamedTuple):
     collect: Callable[[Params, Any, Carry, Any, Any], tuple[dict[str, Array], Any]]
     faster_from: float
     native: str | None = None
-    halves: tuple[Callable[[Array, Array], Array], Any] | None = None
+    halves: tuple[Activation, Callable[[Params, Array], Array]] | None = None
 
 
 def adjoint_of_halves(
-    delta: Callable[[Array, Array], Array],
+    slope: Activation,
     through: Callable[[Params, Array], Array],
     step: Callable[[Params, Carry, Array], Carry],
     collect: Any,
     native: str | None = None,
 ) -> Adjoint:
-    """The adjoint whose `backward` is `delta`, then `through`; see `Adjoint.halves`."""
+    """The adjoint whose `backward` is `slope`, then `through`; see `Adjoint.halves`."""
 
     def forward(params: Params, carry: Array, projected: Array) -> tuple[Array, None]:
         return step(params, carry, projected), None
@@ -73,10 +73,10 @@ def adjoint_of_halves(
         params: Params, before: Array, after: Array, saved: None, cotangent: Array
     ) -> tuple[Array, Array]:
         del before, saved
-        d = delta(after, cotangent)
-        return through(params, d), d
+        delta = cotangent * slope(after)
+        return through(params, delta), delta
 
-    return Adjoint(forward, backward, collect, 0, native, (delta, through))
+    return Adjoint(forward, backward, collect, 0, native, (slope, through))
 
 
 class Cell(NamedTuple):

@@ -89,9 +89,6 @@ def _uniform(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
 def _adjoint(step: Any, slope: Activation) -> Adjoint:
     """delta_t = dL/dh_t * f'(h_t), as for `simple_rnn`; no matmul in the loop."""
 
-    def delta(after: Array, cotangent: Array) -> Array:
-        return cotangent * slope(after)
-
     def through(params: Params, delta: Array) -> Array:
         return delta * as_row(params["recurrent_kernel"], delta)
 
@@ -103,7 +100,7 @@ def _adjoint(step: Any, slope: Activation) -> Adjoint:
         gradient = row_gradient(params["recurrent_kernel"], before * delta)
         return gradients | {"recurrent_kernel": gradient}, of_inputs
 
-    return adjoint_of_halves(delta, through, step, collect)
+    return adjoint_of_halves(slope, through, step, collect)
 
 
 ind_rnn: Cell = ind_rnn_cell()

@@ -91,9 +91,6 @@ def _adjoint(step: Any, slope: Activation | None, native: str | None) -> Adjoint
     if slope is None:
         return None
 
-    def delta(after: Array, cotangent: Array) -> Array:
-        return cotangent * slope(after)
-
     def through(params: Params, delta: Array) -> Array:
         return matmul(delta, params["recurrent_kernel"].T)
 
@@ -105,7 +102,7 @@ def _adjoint(step: Any, slope: Activation | None, native: str | None) -> Adjoint
         gradient = kernel_gradient(params["recurrent_kernel"], before, delta)
         return gradients | {"recurrent_kernel": gradient}, of_inputs
 
-    return adjoint_of_halves(delta, through, step, collect, native)
+    return adjoint_of_halves(slope, through, step, collect, native)
 
 
 simple_rnn: Cell = simple_rnn_cell()

@@ -70,7 +70,7 @@ def _backward(
         direct = jnp.concatenate([none, direct[:-1]]).reshape(befores.shape)
     assert cell.adjoint is not None
     assert cell.adjoint.halves is not None
-    to_delta, through = cell.adjoint.halves
+    slope, through = cell.adjoint.halves
 
     def passed(delta: Array) -> Array:
         return flat(through(params, delta.reshape(last.shape)))
@@ -80,9 +80,9 @@ def _backward(
         cotangent = passed(delta)
         if direct is not None:
             cotangent = cotangent + direct
-        return to_delta(before, cotangent), delta
+        return cotangent * slope(before), delta
 
-    delta = to_delta(flat(last), flat(cotangent))
+    delta = flat(cotangent) * slope(flat(last))
     _, deltas = jax.lax.scan(
         body, delta, (befores, direct), reverse=True, unroll=unroll
     )
