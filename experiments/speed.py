@@ -30,6 +30,7 @@ import tyro
 
 import jaxrnn
 from jaxrnn import data, native, report
+from jaxrnn.recurrence import default_scan
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 LAYERS = {  # ours, Flax' cell, gates
@@ -322,9 +323,7 @@ def growing(repeats: int) -> list[dict]:
         for value in values:
             sizes = {"batch": 32, "time": 100, "features": 64} | {size: value}
             batch, steps, features = sizes["batch"], sizes["time"], sizes["features"]
-            solver = jaxrnn.HoistedScan(
-                chunk=8 if batch * steps * features >= 1e6 else None
-            )
+            solver = default_scan(jaxrnn.simple_rnn, batch * steps * features)
             chosen = {"HoistedScan": solver}
             if "Native" in SOLVERS:
                 chosen["Native"] = SOLVERS["Native"]

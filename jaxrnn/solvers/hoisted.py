@@ -28,10 +28,10 @@ class HoistedScan:
 
     The backward step is the cell's hand-written `Adjoint`. Of the ways that need no
     compiler it is the fastest on a CPU, but for a `gru` that is not large, where `Scan`
-    is. In chunks it takes about half the memory: little more than what
-    the cell saves, which for `simple_rnn` is the carries. A cell without an adjoint
-    gets JAX's own derivative of `step` under the same scheme, which keeps no more than
-    carries and projected inputs and computes each step a second time.
+    is. In chunks it takes about half the memory: little more than what the cell saves,
+    which for `simple_rnn` is the carries. A cell without an adjoint gets JAX's own
+    derivative of `step` under the same scheme, which keeps no more than carries and
+    projected inputs and computes each step a second time.
 
     Reverse mode, also of the gradient itself, `jit` and `vmap` work. Forward mode does
     not: `jax.jvp`, `jax.jacfwd` and `jax.hessian` raise JAX's TypeError about a
@@ -44,8 +44,8 @@ class HoistedScan:
         memory than its carries.
       chunk: the gradient of the parameters is taken from about as many steps at once
         (a divisor of the time that is near), so that what the backward loop stores is
-        small beside the carries; None takes all steps at once, which is faster where
-        all of it is small.
+        small beside the carries; None takes all steps at once, which is faster: for
+        `simple_rnn` and `ind_rnn` at any size, for others below a million values.
 
     Example:
       >>> params = init_params(simple_rnn, jax.random.key(0), 2, 3)
