@@ -11,7 +11,9 @@ Expect     on 2 CPU cores a training step with the native loops 2.4 to 5 times a
 `jaxrnn` are its solvers in JAX, `jaxrnn, native` its compiled loops, where
 `python -m jaxrnn.native` has compiled them; both run whole epochs on the device, as the
 tutorials do, and "step by step" is a Python loop over batches, as Flax, Equinox and
-PyTorch have it. Keras runs `fit`.
+PyTorch have it. Keras runs `fit`. "16 models" trains as many of the small sine models
+side by side (`jax.vmap`), as one does for a spread over seeds; its updates are those of
+one model.
 
 Every peer runs in its own process, so that no thread pool disturbs another. In every
 round each of them in turn is told to run one timed block of updates, in an order that
@@ -77,6 +79,7 @@ class Peer:
       first_step: the script that measures the start-up; None for not at all.
       caches: measure the start-up also with JAX's persistent compilation cache.
       by_default: measure it without being asked to.
+      workloads: that it is measured on.
     """
 
     module: str
@@ -86,6 +89,7 @@ class Peer:
     first_step: str | None = "first_step.py"
     caches: bool = False
     by_default: bool = True
+    workloads: tuple[str, ...] = tuple(WORKLOADS)
 
 
 def variant(peer: Peer, env: Mapping[str, str] = {}, **changes: Any) -> Peer:
@@ -103,6 +107,7 @@ EPOCHS = Peer(
 )
 STEPS = variant(EPOCHS, module="with_jaxrnn_steps", first_step=None)
 NATIVE = {"JAXRNN_NATIVE": "1"}
+MODELS = variant(EPOCHS, module="with_jaxrnn_models", first_step=None)
 KERAS = Peer("with_keras", "keras", ("keras",))
 ON_JAX = variant(KERAS, {"KERAS_BACKEND": "jax"}, packages=("keras", "jax"))
 ON_TF = variant(
@@ -114,6 +119,7 @@ TORCH = Peer("with_torch", "torch", ("torch",))
 OURS = "jaxrnn"
 PEERS = {
     OURS: EPOCHS,
+    "jaxrnn, 16 models": variant(MODELS, workloads=("sine",)),
     "jaxrnn, step by step": STEPS,
     "jaxrnn, native": variant(EPOCHS, NATIVE),
     "jaxrnn, native, step by step": variant(STEPS, NATIVE, by_default=False),
@@ -269,7 +275,11 @@ def measured(
     sizes = WORKLOADS[workload]
     if (kind == "gradient") != sizes.is_layer:
         return []
-    workers = {n: w for n, w in workers.items() if kind in w.about["kinds"]}
+    workers = {
+        name: worker
+        for name, worker in workers.items()
+        if kind in worker.about["kinds"] and workload in PEERS[name].workloads
+    }
     if not workers:
         return []
     with tempfile.TemporaryDirectory() as folder:
@@ -427,7 +437,8 @@ def tables(records: Sequence[dict]) -> str:
         f"rounds), on {about['cores']} cores of one {about['cpu']}, {about['dtype']}, "
         "each peer in a process of its own, in turns. Updates are whole epochs of "
         f"{OURS} (its solvers in JAX; native: its compiled loops) and of Keras' `fit`, "
-        f"single steps of the others. Python {about['python']}, "
+        "single steps of the others; with 16 models side by side, per model. "
+        f"Python {about['python']}, "
         f"{versions}." + (f" Not installed: {missing}." if missing else "")
     )
     return "\n\n".join(parts)

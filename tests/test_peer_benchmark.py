@@ -16,22 +16,23 @@ from PIL import Image  # Matplotlib brings it
 from jaxrnn import report
 
 
-def test_two_peers_take_turns(tmp_path):
+def test_peers_take_turns(tmp_path):
     """From the same weights to the same losses, of which NumPy knows the first."""
     peers.main(
         rounds=2,
         kinds=("train",),
         workloads=("sine",),
-        peers=("jaxrnn", "flax.linen"),
+        peers=("jaxrnn", "jaxrnn, 16 models", "flax.linen"),
         start_ups=0,
         block_s=0.001,
         out=tmp_path,
     )
-    about, ours, linen = report.read_records(tmp_path / "peers.jsonl")
+    about, ours, many, linen = report.read_records(tmp_path / "peers.jsonl")
     assert about["not_installed"] == {}
-    assert set(about["devices"]) == {"jaxrnn", "flax.linen"}
+    assert set(about["devices"]) == {"jaxrnn", "jaxrnn, 16 models", "flax.linen"}
     assert (ours["peer"], linen["peer"]) == ("jaxrnn", "flax.linen")
     assert ours["times_ours"] == 1
+    assert many["updates"] % (16 * 56) == 0
     assert ours["updates"] % 56 == 0  # whole epochs
     assert 0 < linen["min_ms"] <= linen["q1_ms"] <= linen["median_ms"] <= linen["q3_ms"]
 
@@ -41,7 +42,7 @@ def test_two_peers_take_turns(tmp_path):
         x = x @ weights[name]["kernel"] + weights[name]["bias"]
         x = x if name == "head" else np.maximum(x, 0)
     first_loss = np.mean((x[:, 0] - workloads.make_work("sine").targets[0]) ** 2)
-    for record in (ours, linen):
+    for record in (ours, many, linen):
         assert len(record["values"]) == 4
         # sums of 64 products in float32, in another order
         np.testing.assert_allclose(record["values"][0], first_loss, rtol=1e-5)

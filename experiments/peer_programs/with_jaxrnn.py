@@ -7,6 +7,7 @@ import functools
 import os
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import on_jax
 from on_jax import device as device
@@ -58,30 +59,37 @@ def make_training(work: Work):
     return state, {"loss_fn": loss_fn, "optimizer": optimizer}
 
 
-def train(work: Work) -> Program:
+def train(work: Work, models: int = 1) -> Program:
+    """Whole epochs of one model; or of several, where an update is that of one."""
     state, options = make_training(work)
     sizes = work.sizes
     inputs = work.inputs.reshape(-1, *work.inputs.shape[2:])
     dataset = jax.device_put(data.Dataset(inputs, work.targets.reshape(-1)))
     order = np.arange(len(inputs), dtype=np.int32)
+    if models > 1:
+        order = np.tile(order, (models, 1))
+        state = jax.tree.map(lambda x: jnp.stack([x] * models), state)
+        options |= {"over": jax.vmap}
     on_device = jax.device_put(order)
+    unit = models * sizes.updates
 
     def epoch(order):
         nonlocal state
         state, means = jaxrnn.train_epoch(
             state, dataset, order, batch_size=sizes.batch, **options
         )
-        return means["loss"].value
+        return means["loss"]
 
     def check(i):
-        return [float(epoch(order[i * sizes.batch : (i + 1) * sizes.batch]))]
+        means = epoch(order[..., i * sizes.batch : (i + 1) * sizes.batch])
+        return [float(means.value.mean())]
 
     def run(updates):
-        for _ in range(updates // sizes.updates):
+        for _ in range(updates // unit):
             epoch(on_device)
         jax.block_until_ready(state)
 
-    return Program(check, run, unit=sizes.updates)
+    return Program(check, run, unit)
 
 
 def predict(work: Work) -> Program:
