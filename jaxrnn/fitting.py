@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, UInt32
 
 from jaxrnn import metrics
 from jaxrnn.cells.base import AnyArray
@@ -44,22 +44,24 @@ def _with_rate(state: TrainState, rate: Any) -> TrainState:
     return state._replace(opt_state=opt_state)
 
 
-@functools.partial(jax.jit, static_argnames=("shuffle", "over"))
-def _order(
-    key: Key[Array, "*models"],
-    epoch: int | Array,
-    rows: Int[Array, "*models rows"],
-    *,
-    shuffle: bool,
-    over: Over | None,
-) -> Int[Array, "*models rows"]:
-    """The rows in the order to visit in this epoch; one order per key."""
+def _shuffled(
+    words: UInt32[np.ndarray, "*models words"],
+    rows: Int[np.ndarray, "*models rows"],
+    epoch: int,
+) -> Int[np.ndarray, "*models rows"]:
+    """The rows in the order to visit in this epoch; one order per key.
 
-    def order(key: Key[Array, ""], rows: Int[Array, " rows"]) -> Array:
-        key = jax.random.fold_in(key, epoch)
-        return jax.random.permutation(key, rows) if shuffle else rows
+    On the host: a sort on the device takes longer, and longer still to compile.
 
-    return (over(order) if over else order)(key, rows)
+    Args:
+      words: `jax.random.key_data` of the key, or of one key per model.
+      rows: of the dataset; those of each model in a row of their own.
+      epoch: another one, another order.
+    """
+    if words.ndim > 1:
+        models = zip(words, rows, strict=True)
+        return np.stack([_shuffled(*one, epoch) for one in models])
+    return np.random.default_rng([*words, epoch]).permutation(rows)
 
 
 def fit(
@@ -87,7 +89,7 @@ def fit(
 
     Args:
       state: from `init_state`; it stays usable.
-      dataset: in memory, to be shuffled on the device; or a function that takes the
+      dataset: in memory, to be shuffled in every epoch; or a function that takes the
         epoch and returns batches from the host (then `batch_size` and `shuffle` are
         the function's business). For long streams see `train_stream`.
       loss_fn: `(params, batch) -> (loss, {name: Mean})`; `jaxrnn.regularizers.penalty`
@@ -199,7 +201,9 @@ def fit(
         examples = dataset.inputs.shape[0]
         if rows is None:
             rows = np.broadcast_to(np.arange(examples), (*key.shape, examples))
-        in_memory, visited = jax.device_put((dataset, rows))
+        rows = np.asarray(rows, np.int32)
+        words = np.asarray(jax.random.key_data(key))
+        in_memory = jax.device_put(dataset)
         train_in_memory = functools.partial(
             train_epoch,
             loss_fn=loss_fn,
@@ -210,8 +214,8 @@ def fit(
         )
 
         def one_pass(state: TrainState, epoch: int) -> tuple[TrainState, Any]:
-            order = _order(key, epoch, visited, shuffle=shuffle, over=over)
-            return train_in_memory(state, in_memory, order)
+            order = _shuffled(words, rows, epoch) if shuffle else rows
+            return train_in_memory(state, in_memory, jax.device_put(order))
     else:
 
         def one_pass(state: TrainState, epoch: int) -> tuple[TrainState, Any]:
