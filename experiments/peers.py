@@ -2,11 +2,12 @@
 
 Command    python experiments/peers.py --quick     (after `make .venv/peers`)
 Time       5 minutes on 2 cores for --quick, 10 for everything in 3 rounds
-Expect     on 2 CPU cores a training step with the native loops 2.4 to 5 times as fast
-           as with flax.linen and Keras on JAX, 4 to 13 times as PyTorch, 7 to 40 times
+Expect     on 2 CPU cores a training step with the native loops 2.2 to 5 times as fast
+           as with flax.linen and Keras on JAX, 4 to 13 times as PyTorch, 6 to 40 times
            as Keras on TensorFlow; by JAX alone 2.5 times as flax.linen for 001, 1.7 to
-           2.1 for 002, 1.6 for 004b; whole epochs of the sine 5 to 6 times. PyTorch
-           finishes its first step sooner than any that compiles
+           2.2 for 002, 1.6 for 004b; whole epochs of the sine 5 to 6 times, those of 16
+           models side by side 10 to 13 times. PyTorch and jaxrnn finish their first
+           step about a tenth of a second apart, all others later
 
 `jaxrnn` are its solvers in JAX, `jaxrnn, native` its compiled loops, where
 `python -m jaxrnn.native` has compiled them; both run whole epochs on the device, as the

@@ -25,14 +25,15 @@ def loss_fn(params, batch):
 
 
 @jax.jit
-def start(key):
+def start(seed):
+    key = jax.random.key(seed)
     params = model.init(key, train.inputs[:1])["params"]
-    return jaxrnn.init_state(params, optimizer)
+    return key, jaxrnn.init_state(params, optimizer)
 
 
-key = jax.random.key(0)
+key, state = start(0)
 jaxrnn.fit(
-    start(key),
+    state,
     train,
     loss_fn=loss_fn,
     optimizer=optimizer,
