@@ -450,13 +450,18 @@ def rows(runs: Sequence[dict]) -> list[dict]:
     found = {(r["peer"], r["workload"]): r for r in runs}
     columns = list(dict.fromkeys(r["workload"] for r in runs))
     table = []
-    for peer in dict.fromkeys(r["peer"] for r in runs):
+    for peer in in_order(runs):
         row = {"": peer}
         for column in columns:
             record = found.get((peer, column))
             row[column] = timing(record) if record else ""
         table.append(row)
     return table
+
+
+def in_order(runs: Sequence[dict]) -> list[str]:
+    """The peers of some runs, in the order of `PEERS`."""
+    return [name for name in PEERS if any(r["peer"] == name for r in runs)]
 
 
 def timing(record: dict) -> str:
@@ -508,7 +513,7 @@ def draw(records: Sequence[dict], kind: str, path: pathlib.Path) -> None:
     names = list(dict.fromkeys(r["workload"] for r in runs))
     if not names:
         return
-    peers = list(dict.fromkeys(r["peer"] for r in runs))[::-1]  # the first on top
+    peers = in_order(runs)[::-1]  # the first on top
     height = 1.2 + 0.3 * len(peers)
     figure, panels = report.new_figure(len(names), width=3.6, height=height)
     for panel, name in zip(panels, names, strict=True):
@@ -529,6 +534,7 @@ def draw(records: Sequence[dict], kind: str, path: pathlib.Path) -> None:
             )
         slowest = max(r["q3_ms"] for r in runs if r["workload"] == name)
         least = min(r["q1_ms"] for r in runs if r["workload"] == name) / 2
+        panel.set_ylim(-0.6, len(peers) - 0.4)  # a peer may be missing from one panel
         panel.set_xscale("log")
         panel.set_xlim(least, slowest * (slowest / least) ** 0.5)  # room for numbers
         panel.xaxis.set_major_formatter("{x:g}")

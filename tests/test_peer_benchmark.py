@@ -103,6 +103,12 @@ def test_every_peer_has_all_cores_and_its_own_variables(monkeypatch):
         assert not {"XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR"} & set(env)
 
 
+def test_tables_keep_one_order_of_peers():
+    """Also where the first workload is not one of a peer's."""
+    runs = [{"peer": name} for name in ("pytorch", "jaxrnn, 16 models", "jaxrnn")]
+    assert peers.in_order(runs) == ["jaxrnn", "jaxrnn, 16 models", "pytorch"]
+
+
 def test_turns_are_rotated():
     turns = [peers.rotated("abc", turn) for turn in range(6)]
     assert all(sorted(turn) == list("abc") for turn in turns)
