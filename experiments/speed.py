@@ -68,6 +68,7 @@ def main(
     *,
     repeats: int = 10,
     shapes: Sequence[str] = tuple(SHAPES)[1:],
+    layers: Sequence[str] = tuple(LAYERS),
     scales: bool = True,
     updates: int = 20,
     quick: bool = False,
@@ -78,6 +79,7 @@ def main(
     Args:
       repeats: of every timed run.
       shapes: of the gradients, names in `SHAPES`.
+      layers: of the gradients, names in `LAYERS`.
       scales: measure how time grows with the sizes, too.
       updates: of the models of the reviews, per timed run.
       quick: 5 repeats of the tutorials' shapes and "wide", and nothing that grows.
@@ -94,7 +96,7 @@ def main(
     gradients = [
         row
         for shape in shapes
-        for layer in LAYERS
+        for layer in layers
         if (shape, layer) not in (("very wide", "gru"), ("very wide", "lstm"))
         for row in gradient(layer, SHAPES[shape], repeats, shape=shape)
     ]

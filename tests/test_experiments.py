@@ -107,8 +107,10 @@ def test_unknown_option_is_named():
 
 
 def test_speed_measures_every_solver(tmp_path):
-    arguments = ("--repeats", 1, "--shapes", "tiny", "--no-scales", "--out", tmp_path)
-    run("speed.py", *arguments, JAX_DISABLE_MOST_OPTIMIZATIONS="true")
+    arguments = ("--repeats", 1, "--shapes", "tiny", "--layers", "gru", "--no-scales")
+    run(
+        "speed.py", *arguments, "--out", tmp_path, JAX_DISABLE_MOST_OPTIMIZATIONS="true"
+    )
     records = report.read_records(tmp_path / "speed.jsonl")
     updates = [r for r in records if "updates" in r]
     assert [r["updates"] for r in updates] == len(updates) * [2850]
@@ -117,7 +119,7 @@ def test_speed_measures_every_solver(tmp_path):
     gradients = {(r["layer"], r["solver"], r["run"]) for r in records if "layer" in r}
     solvers = {r["solver"] for r in updates} - {"default"} | {"flax.linen.RNN"}
     assert {"Scan", "HoistedScan", "HoistedScan, one chunk"} < solvers
-    assert len(gradients) == 3 * len(solvers) * 2
+    assert len(gradients) == len(solvers) * 2
     assert all(r["median_ms"] > 0 and r["of_matmul_peak"] < 1 for r in records[-6:])
     assert all(r["matmul_gflops"] > 1 and r["bandwidth_gb_s"] > 0.1 for r in records)
     assert (tmp_path / "speed.png").stat().st_size > 10_000
