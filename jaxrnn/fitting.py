@@ -96,7 +96,8 @@ def fit(
         and `jaxrnn.class_weights` show how it gives Keras' loss with penalties and
         weights.
       optimizer: an Optax transformation, the one the state was made with.
-      key: decides the order of the examples; with `over` one key per model.
+      key: decides the order of the examples, which NumPy draws from its bits and the
+        epoch; with `over` one key per model.
       epochs: passes over the dataset.
       batch_size: rows per update.
       rows: of the dataset, those to train on; None for all. With `over` each model has

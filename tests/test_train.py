@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import jaxrnn
-from jaxrnn import data, metrics
+from jaxrnn import data, fitting, metrics
 from jaxrnn.train import _train_group
 
 OPTIMIZER = jaxrnn.adam(0.05)
@@ -216,6 +216,22 @@ def test_many_models_are_one_model_many_times(over):
         state, want = fit(new_state(key), DATASET, key=key, **options)
         assert_close(jax.tree.map(lambda x, i=i: x[i], states.params), state.params)
         assert_close({n: v[:, i] for n, v in history.items()}, want)
+
+
+def test_every_epoch_has_an_order_of_its_own(monkeypatch):
+    """All rows, once each; the same again for the same key."""
+    seen = []
+
+    def epoch(state, dataset, order, **options):
+        seen.append(np.asarray(order))
+        return jaxrnn.train_epoch(state, dataset, order, **options)
+
+    monkeypatch.setattr(fitting, "train_epoch", epoch)
+    for seed in (0, 0, 1):
+        fit(new_state(), DATASET, key=jax.random.key(seed), epochs=2)
+    assert all(sorted(order) == list(range(EXAMPLES)) for order in seen)
+    np.testing.assert_array_equal(seen[:2], seen[2:4])
+    assert len({tuple(order) for order in seen}) == 4
 
 
 # Rows of its own for every model: other ones, in another order, one of them twice.
