@@ -108,7 +108,7 @@ EPOCHS = Peer(
 )
 STEPS = variant(EPOCHS, module="with_jaxrnn_steps", first_step=None)
 NATIVE = {"JAXRNN_NATIVE": "1"}
-MODELS = variant(EPOCHS, module="with_jaxrnn_models", first_step=None)
+SIXTEEN = variant(STEPS, module="with_jaxrnn_models", workloads=("sine",))
 KERAS = Peer("with_keras", "keras", ("keras",))
 ON_JAX = variant(KERAS, {"KERAS_BACKEND": "jax"}, packages=("keras", "jax"))
 ON_TF = variant(
@@ -120,7 +120,7 @@ TORCH = Peer("with_torch", "torch", ("torch",))
 OURS = "jaxrnn"
 PEERS = {
     OURS: EPOCHS,
-    "jaxrnn, 16 models": variant(MODELS, workloads=("sine",)),
+    "jaxrnn, 16 models": SIXTEEN,
     "jaxrnn, step by step": STEPS,
     "jaxrnn, native": variant(EPOCHS, NATIVE),
     "jaxrnn, native, step by step": variant(STEPS, NATIVE, by_default=False),

@@ -3,7 +3,7 @@
 Command    python experiments/speed.py            (--quick: 3 minutes)
 Time       about 6 minutes on 2 cores
 Expect     on 2 CPU cores: `Native` 1.5 to 5.5 times as fast as `flax.linen.RNN` in
-           every gradient; the default in JAX 1.1 to 2.2 times; 50 epochs of the sine
+           every gradient; the default in JAX 1.1 to 2.3 times; 50 epochs of the sine
            tutorial (2,850 updates) in under 0.1 s after compilation; times that grow as
            the sizes do, and no faster
 

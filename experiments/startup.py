@@ -2,9 +2,10 @@
 
 Command    python experiments/startup.py
 Time       about 1 minute on 2 cores
-Expect     2 s on 2 CPU cores, a third of it imports; 1.4 s where the compiled programs
-           were kept from a run before (`program_cache.py`); 3 s where `model.init` is
-           called without `jax.jit`, which compiles every operation in it by itself
+Expect     2 s on 2 CPU cores, a third of it imports; 1.2 to 1.4 s where the compiled
+           programs were kept from a run before (`program_cache.py`); 3 s where
+           `model.init` is called without `jax.jit`, which compiles every operation in
+           it by itself
 
 The model and the batch of tutorial 002, in a fresh process for every run, the kinds of
 runs in turn, with a look at the clock after every stage. Writes startup.jsonl.

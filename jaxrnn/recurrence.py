@@ -50,9 +50,9 @@ def default_solver(cell: Cell, values: int = 0, dtype: Any = jnp.float32) -> Sol
     Else it is `HoistedScan` for `simple_rnn`, `ind_rnn` and `lstm`, and from a million
     values on for `gru`; and `Scan` for all others. `HoistedScan` takes all steps as one
     chunk below a million values, for `simple_rnn` and `ind_rnn` below 16 million: that
-    is as fast or faster, for these two up to 1.5 times, and takes about three times the
-    memory of chunks, four floats a value. It then projects the inputs of these two
-    before the loop where there is a gradient. All others project in the loop.
+    is as fast or faster, and takes for these two about three times the memory of
+    chunks, four floats a value. It then projects their inputs before the loop where
+    there is a gradient. All others project in the loop.
 
     On other platforms nothing has been measured; there inputs are projected before the
     loop and gradients taken from more steps at once, for every kernel launched costs
