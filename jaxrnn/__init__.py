@@ -5,6 +5,7 @@
 # One time step: a cell is a value, five pure functions.
 from jaxrnn.cells import Adjoint as Adjoint
 from jaxrnn.cells import Cell as Cell
+from jaxrnn.cells import ElementwiseAdjoint as ElementwiseAdjoint
 from jaxrnn.cells import LSTMCarry as LSTMCarry
 from jaxrnn.cells import ParamSpec as ParamSpec
 from jaxrnn.cells import simple_rnn as simple_rnn
@@ -32,10 +33,11 @@ from jaxrnn.solvers import Scan as Scan
 from jaxrnn.solvers import HoistedScan as HoistedScan
 from jaxrnn.solvers import Native as Native
 from jaxrnn.solvers import Checkpointed as Checkpointed
+from jaxrnn.solvers import Steps as Steps
+from jaxrnn.solvers import default_solver as default_solver
 from jaxrnn.recurrence import rnn as rnn
 from jaxrnn.recurrence import rnn_carries as rnn_carries
 from jaxrnn.recurrence import rnn_step as rnn_step
-from jaxrnn.recurrence import default_solver as default_solver
 from jaxrnn.recurrence import lengths_to_mask as lengths_to_mask
 
 # Flax Linen layers and models.

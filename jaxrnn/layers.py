@@ -21,8 +21,8 @@ from jaxrnn.cells.base import (
 from jaxrnn.cells.gru import gru_cell
 from jaxrnn.cells.lstm import lstm_cell
 from jaxrnn.cells.noise import dropout_cell, zoneout_cell
+from jaxrnn.cells.ops import is_divided
 from jaxrnn.cells.simple_rnn import simple_rnn_cell
-from jaxrnn.flat import may_merge_axes
 from jaxrnn.recurrence import check_floating, lengths_to_mask, rnn, rnn_carries
 from jaxrnn.solvers.base import Solver, hold
 
@@ -422,7 +422,7 @@ def look_up(
     """
     by_time = jnp.moveaxis(ids, -1, 0) if ids.ndim > 1 else ids
     shape = (*by_time.shape, embedding.shape[-1])
-    if may_merge_axes():
+    if not is_divided(by_time):
         by_time = by_time.reshape(-1)  # else the gradient begins with a copy
     features = embedding.at[by_time].get(
         mode="fill", fill_value=jnp.nan, wrap_negative_indices=False

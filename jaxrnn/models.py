@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxrnn.cells.base import Activation, AnyArray, glorot_uniform
+from jaxrnn.cells.base import Activation, AnyArray
+from jaxrnn.cells.params import glorot_uniform
 from jaxrnn.layers import nonzero
 from jaxrnn.modules import Embed
 

@@ -6,14 +6,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from jaxrnn import native
 from jaxrnn.cells.base import AnyArray, Carry, Cell, Params
-from jaxrnn.solvers.base import Solver, hold
-from jaxrnn.solvers.hoisted import HoistedScan
-from jaxrnn.solvers.native import Native, knows
-from jaxrnn.solvers.scan import Scan
+from jaxrnn.cells.ops import is_divided
+from jaxrnn.solvers.base import Solver, Steps, hold, restart
+from jaxrnn.solvers.default import default_solver
 
 
 def lengths_to_mask(
@@ -31,66 +30,6 @@ def lengths_to_mask(
     """
     steps = jnp.arange(time).reshape(-1, *([1] * lengths.ndim))
     return steps < lengths[None]
-
-
-# Values in all carries:
-SMALL = 2_000  # below, a call of a native loop takes longer than a few steps in XLA
-LARGE = 1_000_000  # from here on chunks cost an LSTM or GRU no time, and save memory
-HUGE = 16_000_000  # from here on carries alone take 64 MB
-
-
-def default_solver(cell: Cell, values: int = 0, dtype: Any = jnp.float32) -> Solver:
-    """The solver that `solver=None` stands for, as measured by `experiments/speed.py`.
-
-    On a CPU it is `Native` wherever that has a loop for the cell and the dtype, its
-    loops have been compiled (`python -m jaxrnn.native`), JAXRNN_NATIVE is not 0, there
-    is one device and more than a handful of steps (two thousand values): it was the
-    fastest in every such shape that was measured.
-
-    Else it is `HoistedScan` for `simple_rnn`, `ind_rnn` and `lstm`, and from a million
-    values on for `gru`; and `Scan` for all others. `HoistedScan` takes all steps as one
-    chunk below a million values, for `simple_rnn` and `ind_rnn` below 16 million: that
-    is as fast or faster, and takes for these two about three times the memory of
-    chunks, four floats a value. It then projects their inputs before the loop where
-    there is a gradient. All others project in the loop.
-
-    On other platforms nothing has been measured; there inputs are projected before the
-    loop and gradients taken from more steps at once, for every kernel launched costs
-    time.
-
-    Args:
-      cell: the cell to run.
-      values: in all its carries, time * batch * features.
-      dtype: of the computation.
-
-    Example:
-      >>> default_solver(mgu)
-      Scan(unroll=1, project_first=False)
-    """
-    if jax.default_backend() != "cpu":
-        hoisted = cell.adjoint is not None and values >= cell.adjoint.faster_from
-        return HoistedScan(1, True, 64) if hoisted else Scan(project_first=True)
-    known = values >= SMALL and knows(cell, dtype)
-    if known and native.enabled() and jax.device_count() == 1:
-        return Native()
-    return default_scan(cell, values)
-
-
-def default_scan(cell: Cell, values: int) -> Solver:
-    """The default on a CPU where `Native` does not run; see `default_solver`.
-
-    Example:
-      >>> default_scan(simple_rnn, values=100 * 32 * 32)
-      HoistedScan(unroll=1, project_first=None, chunk=None)
-      >>> default_scan(lstm, values=256 * 64 * 256)
-      HoistedScan(unroll=1, project_first=None, chunk=8)
-      >>> default_scan(gru, values=100 * 32 * 32)
-      Scan(unroll=1, project_first=False)
-    """
-    if cell.adjoint is None or values < cell.adjoint.faster_from:
-        return Scan()
-    in_chunks_from = HUGE if cell.adjoint.halves else LARGE
-    return HoistedScan() if values >= in_chunks_from else HoistedScan(chunk=None)
 
 
 def rnn(
@@ -132,7 +71,8 @@ def rnn(
         at the last step of every episode. None = one episode, which `initial_carry`
         belongs to.
       initial_carry: the carry before the first step (the last one with `reverse`);
-        None takes the cell's own, zeros.
+        None takes the cell's own, zeros. For an LSTM a plain pair (hidden, memory)
+        serves as well; Flax has the two in the other order.
       reverse: process from the last step to the first. Outputs stay in input order
         (Keras' `go_backwards` returns them reversed).
       hold_outputs: at masked steps, repeat the output of the step before (Keras'
@@ -161,8 +101,21 @@ def rnn(
       >>> jnp.array_equal(carry.hidden[1], outputs[3, 1]).item()
       True
     """
-    options = (initial_carry, reverse, hold_outputs, key, dtype, solver)
-    return _checked(cell, params, inputs, mask, resets, *options, all_carries=False)
+    steps = Steps(inputs, mask, resets)
+    carry = _checked(cell, params, steps, initial_carry)
+    dtype = dtype or jnp.result_type(inputs, *params.values())
+    solver = solver or _default_solver(cell, params, steps, dtype)
+    return _rnn(
+        dict(params),
+        carry,
+        steps,
+        key,
+        cell=cell,
+        solver=solver,
+        dtype=dtype,
+        reverse=reverse,
+        hold_outputs=hold_outputs,
+    )
 
 
 def rnn_carries(
@@ -195,8 +148,20 @@ def rnn_carries(
       >>> carries.memory.shape, jnp.array_equal(carries.memory[-1], last.memory).item()
       ((7, 5, 3), True)
     """
-    options = (initial_carry, reverse, False, key, dtype, solver)
-    return _checked(cell, params, inputs, mask, resets, *options, all_carries=True)
+    steps = Steps(inputs, mask, resets)
+    carry = _checked(cell, params, steps, initial_carry)
+    dtype = dtype or jnp.result_type(inputs, *params.values())
+    solver = solver or _default_solver(cell, params, steps, dtype)
+    return _rnn_carries(
+        dict(params),
+        carry,
+        steps,
+        key,
+        cell=cell,
+        solver=solver,
+        dtype=dtype,
+        reverse=reverse,
+    )
 
 
 def rnn_step(
@@ -204,6 +169,9 @@ def rnn_step(
     params: Params,
     carry: Carry,
     inputs: Float[AnyArray, "*batch in_features"],
+    *,
+    resets: Bool[AnyArray, "*batch"] | None = None,
+    dtype: Any = None,
 ) -> tuple[Carry, Float[Array, "*batch features"]]:
     """One time step, for serving: `rnn` on a single step, without the loop.
 
@@ -211,7 +179,9 @@ def rnn_step(
       cell: such as `simple_rnn`, `gru`, `lstm`.
       params: as from `init_params`.
       carry: from the step before, or `cell.initial_carry(params, batch_shape)`.
-      inputs: of this step, in the dtype of the carry.
+      inputs: of this step.
+      resets: True where the carry restarts before the step; None = nowhere.
+      dtype: of the computation; None takes what carry and inputs promote to.
 
     Returns:
       The carry after the step, and its output.
@@ -228,105 +198,130 @@ def rnn_step(
       >>> jnp.allclose(output, rnn(gru, params, inputs)[1][-1], atol=1e-6).item()
       True
     """
+    if inputs.ndim < 1:
+        raise ValueError(
+            "inputs must have the axes (*batch, in_features), got shape ()."
+        )
     check_floating(inputs)
     _check_params(cell, params, inputs.shape[-1])
-    _check_carry("carry", cell, params, carry, inputs.shape[:-1])
-    return _step(cell, dict(params), carry, inputs)
+    _check_marks("resets", "(*batch,)", "a new episode", resets, inputs)
+    carry = _as_carry("carry", cell, params, carry, inputs.shape[:-1])
+    dtype = dtype or jnp.result_type(inputs, *jax.tree.leaves(carry))
+    return _step(dict(params), carry, inputs, resets, cell=cell, dtype=dtype)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _step(cell: Cell, params: Params, carry: Carry, inputs: Any) -> tuple[Carry, Array]:
+@functools.partial(jax.jit, static_argnames=("cell", "dtype"))
+def _step(
+    params: Params,
+    carry: Carry,
+    inputs: Array,
+    resets: Array | None,
+    *,
+    cell: Cell,
+    dtype: Any,
+) -> tuple[Carry, Array]:
+    start = cell.initial_carry(params, inputs.shape[:-1])
+    inputs, carry, start = _in_dtype(dtype, (inputs, carry, start))
+    carry = restart(resets, start, carry)
     carry = cell.step(params, carry, cell.project(params, inputs))
     return carry, cell.output(carry)
 
 
-def _checked(
-    cell: Cell,
+def _run(
     params: Params,
-    inputs: Any,
-    mask: Any,
-    resets: Any,
-    initial_carry: Carry | None,
-    reverse: bool,
-    hold_outputs: bool,
+    carry: Carry | None,
+    steps: Steps,
     key: PRNGKeyArray | None,
-    dtype: Any,
-    solver: Solver | None,
     *,
-    all_carries: bool,
-) -> tuple[Carry, Any]:
-    _check_inputs(inputs)
-    features = _check_params(cell, params, inputs.shape[-1])
-    _check_marks("mask", "valid", mask, inputs)
-    _check_marks("resets", "a new episode", resets, inputs)
-    if initial_carry is not None:
-        batch_shape = inputs.shape[1:-1]
-        _check_carry("initial_carry", cell, params, initial_carry, batch_shape)
-    dtype = dtype or jnp.result_type(inputs, *params.values())
-    if solver is None:
-        values = math.prod(inputs.shape[:-1]) * features
-        solver = default_solver(cell, values, dtype)
-    return _rnn(
-        cell,
-        solver,
-        reverse,
-        hold_outputs,
-        all_carries,
-        dtype,
-        dict(params),
-        inputs,
-        mask,
-        resets,
-        initial_carry,
-        key,
-    )
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4, 5))
-def _rnn(
     cell: Cell,
     solver: Solver,
-    reverse: bool,
-    hold_outputs: bool,
-    all_carries: bool,
     dtype: Any,
-    params: Params,
-    inputs: Array,
-    mask: Array | None,
-    resets: Array | None,
-    carry: Carry | None,
-    key: PRNGKeyArray | None,
-) -> tuple[Carry, Any]:
+    reverse: bool,
+) -> tuple[Carry, Carry]:
     if carry is None:
-        carry = cell.initial_carry(params, inputs.shape[1:-1])
-    inputs, carry = jax.tree.map(lambda x: x.astype(dtype), (inputs, carry))
-    inputs = hold(mask, inputs, jnp.zeros_like(inputs))  # 0 * NaN would be NaN
+        carry = cell.initial_carry(params, steps.batch_shape)
+    inputs, carry = _in_dtype(dtype, (steps.inputs, carry))
+    inputs = hold(steps.mask, inputs, jnp.zeros_like(inputs))  # 0 * NaN would be NaN
     if key is not None and cell.noise is not None:
         params, inputs = cell.noise(key, params, inputs)
-    if reverse:
-        if resets is not None:  # an episode ends where the next one begins
-            resets = jnp.roll(resets, -1, axis=0).at[-1:].set(False)
-        inputs, mask, resets = _flip((inputs, mask, resets))
-    carry, carries = solver(cell, params, carry, inputs, mask, resets)
-    if all_carries:
-        return carry, _flip(carries) if reverse else carries
+    steps = steps._replace(inputs=inputs)
+    if not reverse:
+        return solver(cell, params, carry, steps)
+    if steps.resets is not None:  # an episode ends where the next one begins
+        resets = jnp.roll(steps.resets, -1, axis=0).at[-1:].set(False)
+        steps = steps._replace(resets=resets)
+    last, carries = solver(cell, params, carry, _flip(steps))
+    return last, _flip(carries)
+
+
+_rnn_carries = jax.jit(_run, static_argnames=("cell", "solver", "dtype", "reverse"))
+
+
+@functools.partial(
+    jax.jit, static_argnames=("cell", "solver", "dtype", "reverse", "hold_outputs")
+)
+def _rnn(
+    params: Params,
+    carry: Carry | None,
+    steps: Steps,
+    key: PRNGKeyArray | None,
+    *,
+    cell: Cell,
+    solver: Solver,
+    dtype: Any,
+    reverse: bool,
+    hold_outputs: bool,
+) -> tuple[Carry, Array]:
+    last, carries = _run(
+        params,
+        carry,
+        steps,
+        key,
+        cell=cell,
+        solver=solver,
+        dtype=dtype,
+        reverse=reverse,
+    )
     outputs = cell.output(carries)
     if not hold_outputs:
-        outputs = hold(mask, outputs, jnp.zeros_like(outputs))
-    return carry, _flip(outputs) if reverse else outputs
+        outputs = hold(steps.mask, outputs, jnp.zeros_like(outputs))
+    return last, outputs
+
+
+def _in_dtype(dtype: Any, arrays: Any) -> Any:
+    return jax.tree.map(lambda x: x.astype(dtype), arrays)
 
 
 def _flip(sequences: Any) -> Any:
     return jax.tree.map(lambda x: jnp.flip(x, axis=0), sequences)
 
 
-def _check_inputs(inputs: Any) -> None:
+def _default_solver(cell: Cell, params: Params, steps: Steps, dtype: Any) -> Solver:
+    carry = jax.eval_shape(lambda p: cell.initial_carry(p, ()), params)
+    features = jax.tree.leaves(carry)[-1].shape[-1]
+    values = math.prod(steps.inputs.shape[:-1]) * features
+    divided = is_divided(steps.inputs, *params.values())
+    return default_solver(cell, values, dtype, divided=divided)
+
+
+def _checked(
+    cell: Cell, params: Params, steps: Steps, initial_carry: Carry | None
+) -> Carry | None:
+    """The initial carry in the structure of the cell's own, if all else fits too."""
+    inputs = steps.inputs
     if inputs.ndim < 2:
         raise ValueError(
             "inputs must have the axes (time, *batch, in_features), "
             f"got shape {inputs.shape}; give a sequence of scalars as inputs[:, None]."
         )
     check_floating(inputs)
+    _check_params(cell, params, inputs.shape[-1])
+    axes = "(time, *batch)"
+    _check_marks("mask", axes, "valid", steps.mask, inputs)
+    _check_marks("resets", axes, "a new episode", steps.resets, inputs)
+    if initial_carry is None:
+        return None
+    return _as_carry("initial_carry", cell, params, initial_carry, steps.batch_shape)
 
 
 def check_floating(inputs: Any) -> None:
@@ -338,8 +333,7 @@ def check_floating(inputs: Any) -> None:
         )
 
 
-def _check_params(cell: Cell, params: Params, in_features: int) -> int:
-    """Returns the number of features."""
+def _check_params(cell: Cell, params: Params, in_features: int) -> None:
     names = set(cell.param_specs(1, 1))
     if set(params) != names:
         raise ValueError(
@@ -355,15 +349,14 @@ def _check_params(cell: Cell, params: Params, in_features: int) -> int:
                 f"and features={features} takes {name} of shape "
                 f"{spec.shape}, got {params[name].shape}."
             )
-    return features
 
 
-def _check_marks(name: str, true: str, marks: Any, inputs: Any) -> None:
+def _check_marks(name: str, axes: str, true: str, marks: Any, inputs: Any) -> None:
     if marks is None:
         return
     if marks.shape != inputs.shape[:-1]:
         raise ValueError(
-            f"{name} must have the (time, *batch) shape of inputs {inputs.shape[:-1]}, "
+            f"{name} must have the {axes} shape of inputs {inputs.shape[:-1]}, "
             f"got {marks.shape}; layers take (batch, time)."
         )
     if marks.dtype != jnp.bool_:
@@ -373,14 +366,19 @@ def _check_marks(name: str, true: str, marks: Any, inputs: Any) -> None:
         )
 
 
-def _check_carry(
+def _as_carry(
     name: str, cell: Cell, params: Params, carry: Carry, batch_shape: tuple[int, ...]
-) -> None:
+) -> Carry:
+    """The carry in the structure of the cell's own; a plain tuple becomes one."""
     expected = jax.eval_shape(lambda p: cell.initial_carry(p, batch_shape), params)
-    found = jax.tree.map(lambda x: tuple(x.shape), carry)
-    wanted = jax.tree.map(lambda x: tuple(x.shape), expected)
+    structure = jax.tree.structure(expected)
+    if isinstance(carry, tuple | list) and len(carry) == structure.num_leaves > 1:
+        carry = jax.tree.unflatten(structure, list(carry))
+    found = jax.tree.map(np.shape, carry)
+    wanted = jax.tree.map(np.shape, expected)
     if found != wanted:
         raise ValueError(
             f"{name} must have the shapes {wanted} for {cell.name}, got {found}; "
             "cell.initial_carry(params, batch_shape) makes one of zeros."
         )
+    return carry

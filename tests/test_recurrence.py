@@ -313,7 +313,7 @@ def test_batch_on_two_devices_gives_the_same_numbers():
         env=os.environ | flags,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr

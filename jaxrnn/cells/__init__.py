@@ -3,6 +3,7 @@
 from jaxrnn.cells.activations import linear as linear
 from jaxrnn.cells.base import Adjoint as Adjoint
 from jaxrnn.cells.base import Cell as Cell
+from jaxrnn.cells.base import ElementwiseAdjoint as ElementwiseAdjoint
 from jaxrnn.cells.base import Params as Params
 from jaxrnn.cells.base import ParamSpec as ParamSpec
 from jaxrnn.cells.base import init_params as init_params

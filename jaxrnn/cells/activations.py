@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxrnn.cells.base import Activation
-from jaxrnn.flat import flat
+from jaxrnn.cells.ops import is_divided
 
 
 def linear(values: Array) -> Array:
@@ -18,33 +18,33 @@ def linear(values: Array) -> Array:
     return values
 
 
-def _tanh_slope(output: Array) -> Array:
+def _tanh_derivative(output: Array) -> Array:
     return 1 - output * output
 
 
-def _sigmoid_slope(output: Array) -> Array:
+def _sigmoid_derivative(output: Array) -> Array:
     return output * (1 - output)
 
 
-def _relu_slope(output: Array) -> Array:
+def _relu_derivative(output: Array) -> Array:
     return (output > 0).astype(output.dtype)  # 0 at 0, as Keras and jax.nn.relu
 
 
-def _linear_slope(output: Array) -> Array:
+def _linear_derivative(output: Array) -> Array:
     return jnp.ones_like(output)
 
 
-_SLOPES: dict[Activation, Activation] = {
-    jnp.tanh: _tanh_slope,
-    jax.lax.tanh: _tanh_slope,
-    jax.nn.sigmoid: _sigmoid_slope,
-    jax.lax.logistic: _sigmoid_slope,
-    jax.nn.relu: _relu_slope,
-    linear: _linear_slope,
+_DERIVATIVES: dict[Activation, Activation] = {
+    jnp.tanh: _tanh_derivative,
+    jax.lax.tanh: _tanh_derivative,
+    jax.nn.sigmoid: _sigmoid_derivative,
+    jax.lax.logistic: _sigmoid_derivative,
+    jax.nn.relu: _relu_derivative,
+    linear: _linear_derivative,
 }
 
 
-def slope_from_output(activation: Activation) -> Activation | None:
+def derivative_from_output(activation: Activation) -> Activation | None:
     """The function f' o f^-1: from an activation's output to its derivative there.
 
     A backward pass that has it needs neither the pre-activation nor a second
@@ -54,14 +54,15 @@ def slope_from_output(activation: Activation) -> Activation | None:
       None where the derivative is not known from the output alone; such a cell has no
       hand-written adjoint and JAX differentiates its step.
     """
-    return _SLOPES.get(activation)
+    return _DERIVATIVES.get(activation)
 
 
 def activated_sum(activation: Activation, one: Array, other: Array) -> Array:
-    """activation(one + other), elementwise on flat arrays where that is known to be so.
+    """activation(one + other), with merged axes where it is known to be elementwise.
 
     A softmax, say, is not.
     """
-    if activation not in _SLOPES:
-        return activation(one + other)
-    return activation(flat(one) + flat(other)).reshape(one.shape)
+    total = one + other
+    if activation not in _DERIVATIVES or is_divided(total):
+        return activation(total)
+    return activation(total.reshape(-1)).reshape(total.shape)

@@ -1,15 +1,12 @@
 """What is a recurrent cell? Five pure functions, and the parameters they declare."""
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
-
-from jaxrnn.flat import may_merge_axes
+from jaxtyping import Array, PRNGKeyArray
 
 AnyArray = Array | np.ndarray  # what a caller may pass
 Params = Mapping[str, Any]  # {name: array}
@@ -26,57 +23,54 @@ class ParamSpec(NamedTuple):
 
 
 class Adjoint(NamedTuple):
-    """Backpropagation through time of one cell, written by hand.
+    """Backpropagation through the steps of one cell, written by hand.
 
-    `jaxrnn.HoistedScan` uses it to keep the backward loop down to one matmul a
-    step: everything that can be done for all steps at once is done in `collect`.
+    `jaxrnn.HoistedScan` runs `backward_data` in its backward loop, and
+    `backward_weights` once, for all steps: so the loop holds no more than it must.
 
     Attributes:
-      forward: `(params, carry, projected) -> (carry, saved)`: `Cell.step`, which
-        also returns what `backward` wants to find again.
-      backward: `(params, before, after, saved, cotangent) -> (cotangent_before,
-        delta)`: one step back, from the cotangent of the carry `after` the step to
-        that of the carry `before` it. `delta` is any pytree `collect` asks for.
-      collect: `(params, inputs, before, saved, delta) -> (gradients, of_inputs)`: the
-        gradients of the parameters and the cotangent of the inputs, of all steps at
-        once; every argument but `params` has a leading time axis.
-      faster_from: the number of values in all carries (time * batch * features) from
-        which gradients with it are as fast as those of `jaxrnn.Scan`, as
-        `experiments/speed.py` measures on a CPU; from there on it is the default.
-      native: which loop of `native.cc` does the same; None where there is none.
-      halves: `(slope, through)`, where the carry is one array, nothing is saved, and
-        `backward` is `delta = cotangent * slope(after)`, elementwise, followed by
-        `through(params, delta)`. A loop can then carry delta in place of the cotangent.
+      forward: `(params, carry, projected) -> (carry, residuals)`: `Cell.step`, and what
+        the two functions below want to find again.
+      backward_data: `(params, before, after, residuals, cotangent) ->
+        (cotangent_before, delta)`: one step back, from the cotangent of the carry
+        `after` the step to that of the carry `before` it. `delta` is any pytree that
+        `backward_weights` asks for.
+      backward_weights: `(params, inputs, before, residuals, delta) -> (gradients,
+        of_inputs)`: the gradients of the parameters and the cotangent of the inputs.
+        Every argument but `params` has leading axes: (time, *batch), or one axis for
+        all of them.
+      native: which loop of `native.cc` computes the same; None where there is none.
     """
 
     forward: Callable[[Params, Carry, Array], tuple[Carry, Any]]
-    backward: Callable[[Params, Carry, Carry, Any, Carry], tuple[Carry, Any]]
-    collect: Callable[[Params, Any, Carry, Any, Any], tuple[dict[str, Array], Any]]
-    faster_from: float
+    backward_data: Callable[[Params, Carry, Carry, Any, Carry], tuple[Carry, Any]]
+    backward_weights: Callable[
+        [Params, Any, Carry, Any, Any], tuple[dict[str, Array], Any]
+    ]
     native: str | None = None
-    halves: tuple[Activation, Callable[[Params, Array], Array]] | None = None
 
 
-def adjoint_of_halves(
-    slope: Activation,
-    through: Callable[[Params, Array], Array],
-    step: Callable[[Params, Carry, Array], Carry],
-    collect: Any,
-    native: str | None = None,
-) -> Adjoint:
-    """The adjoint whose `backward` is `slope`, then `through`; see `Adjoint.halves`."""
+class ElementwiseAdjoint(NamedTuple):
+    """The adjoint of a cell whose carry is one array, the output of its activation.
 
-    def forward(params: Params, carry: Array, projected: Array) -> tuple[Array, None]:
-        return step(params, carry, projected), None
+    The carries are then all that the gradients need, and one step back is
 
-    def backward(
-        params: Params, before: Array, after: Array, saved: None, cotangent: Array
-    ) -> tuple[Array, Array]:
-        del before, saved
-        delta = cotangent * slope(after)
-        return through(params, delta), delta
+        delta_t = dL/dh_t * derivative(h_t)
+        dL/dh_{t-1} += pullback(params, delta_t)
 
-    return Adjoint(forward, backward, collect, 0, native, (slope, through))
+    Attributes:
+      derivative: from h to the derivative of the activation, elementwise.
+      pullback: `(params, delta) -> cotangent_before`.
+      backward_weights: as in `Adjoint`, where `residuals` is None.
+      native: as in `Adjoint`.
+    """
+
+    derivative: Activation
+    pullback: Callable[[Params, Array], Array]
+    backward_weights: Callable[
+        [Params, Any, Array, None, Array], tuple[dict[str, Array], Any]
+    ]
+    native: str | None = None
 
 
 class Cell(NamedTuple):
@@ -96,7 +90,7 @@ class Cell(NamedTuple):
     good static argument of `jax.jit`.
 
     Everything is computed in the dtype of the carry and the inputs; parameters may be
-    wider, `matmul` and `add_row` round them where they are used.
+    wider, `matmul` and `add_row` of `ops.py` round them where they are used.
 
     Attributes:
       name: for error messages.
@@ -127,7 +121,7 @@ class Cell(NamedTuple):
     project: Callable[[Params, Array], Array]
     step: Callable[[Params, Carry, Array], Carry]
     output: Callable[[Carry], Array]
-    adjoint: Adjoint | None = None
+    adjoint: Adjoint | ElementwiseAdjoint | None = None
     noise: Callable[[PRNGKeyArray, Params, Any], tuple[Params, Any]] | None = None
 
 
@@ -161,140 +155,3 @@ def init_params(
         name: spec.init(key, spec.shape, dtype)
         for key, (name, spec) in zip(keys, specs.items(), strict=True)
     }
-
-
-# What the cells here share.
-
-
-def as_one_program(initializer: Initializer) -> Initializer:
-    """The same values from one compilation, not from one for every operation in it."""
-    return jax.jit(initializer, static_argnums=(1, 2))
-
-
-glorot_uniform = as_one_program(jax.nn.initializers.glorot_uniform())
-# On (features, gates*features): orthogonal rows.
-orthogonal = as_one_program(jax.nn.initializers.orthogonal())
-zeros = jax.nn.initializers.zeros
-
-
-def fused_specs(
-    gates: int, in_features: int, features: int, bias_names: tuple[str, ...]
-) -> dict[str, ParamSpec]:
-    """Keras' parameters: every matrix holds its `gates` side by side."""
-    width = gates * features
-    return {
-        "kernel": ParamSpec((in_features, width), glorot_uniform),
-        "recurrent_kernel": ParamSpec((features, width), orthogonal),
-        **{name: ParamSpec((width,), zeros) for name in bias_names},
-    }
-
-
-def matmul(
-    values: Float[Array, "*rows a"], kernel: Float[Array, "a b"]
-) -> Float[Array, "*rows b"]:
-    """`values @ kernel` in the dtype of `values`, with sums in float32 or wider.
-
-    The kernel is rounded here and not before the loop, so that its gradient adds up in
-    its own dtype: with bfloat16 values and a float32 kernel, in float32. What one step
-    adds is rounded to bfloat16 before, but in `HoistedScan` (see `kernel_gradient`).
-    """
-    dtype = values.dtype
-    sums = dtype if dtype.itemsize >= 4 else jnp.float32
-    product = jnp.matmul(values, kernel.astype(dtype), preferred_element_type=sums)
-    return product.astype(dtype)
-
-
-def gated_matmul(
-    values: Float[Array, "*rows a"],
-    kernel: Float[Array, "a b"],
-    masks: Float[Array, "..."] | None,
-) -> Float[Array, "*rows b"]:
-    """`matmul`, with a dropout mask for `values`, or one for each gate.
-
-    Args:
-      values: what is multiplied.
-      kernel: the gates side by side.
-      masks: (1 or gates, *batch, a); None = nothing is dropped.
-    """
-    if masks is None:
-        return matmul(values, kernel)
-    gates = jnp.split(kernel, masks.shape[0], axis=-1)
-    leading = (None,) * (values.ndim + 1 - masks.ndim)  # time, where it is projected
-    return jnp.concatenate(
-        [
-            matmul(values * mask[leading], gate)
-            for mask, gate in zip(masks.astype(values.dtype), gates, strict=True)
-        ],
-        axis=-1,
-    )
-
-
-def as_row(row: Float[Array, " a"], values: Float[Array, "*rows a"]) -> Array:
-    """`row` with the rank and dtype of `values` (strict promotion, written out)."""
-    return jnp.expand_dims(row.astype(values.dtype), tuple(range(values.ndim - 1)))
-
-
-def add_row(
-    values: Float[Array, "*rows a"], row: Float[Array, " a"]
-) -> Float[Array, "*rows a"]:
-    """Adds `row` to every row."""
-    return values + as_row(row, values)
-
-
-def affine_project(params: Params, inputs: Array) -> Array:
-    """Returns inputs @ kernel + bias, the latter where the cell has one."""
-    projected = gated_matmul(inputs, params["kernel"], params.get("dropout"))
-    return add_row(projected, params["bias"]) if "bias" in params else projected
-
-
-def recurrent_project(params: Params, hidden: Array) -> Array:
-    """Returns hidden @ recurrent_kernel, a matmul for all gates."""
-    masks = params.get("recurrent_dropout")
-    return gated_matmul(hidden, params["recurrent_kernel"], masks)
-
-
-def zero_hidden(params: Params, batch_shape: tuple[int, ...]) -> Array:
-    """A hidden vector of zeros (*batch, features) in the parameters' dtype."""
-    recurrent_kernel = params["recurrent_kernel"]
-    return jnp.zeros((*batch_shape, recurrent_kernel.shape[0]), recurrent_kernel.dtype)
-
-
-MANY_ROWS = 2048  # from here on XLA:CPU is faster without a transposed copy of them
-
-
-def kernel_gradient(
-    kernel: Float[Array, "a b"], left: Float[Array, "*rows a"], delta: Array
-) -> Float[Array, "a b"]:
-    """The gradient of `kernel` in `left @ kernel`: one matmul over all leading axes.
-
-    It adds up in the dtype of the kernel. JAX's own transpose of that product has the
-    operands the other way round, which takes XLA 1.4 to 2.6 times as long on a CPU.
-    """
-    if may_merge_axes() and math.prod(left.shape[:-1]) >= MANY_ROWS:
-        left, delta = (x.reshape(-1, x.shape[-1]) for x in (left, delta))
-    rows = tuple(range(left.ndim - 1))
-    sharding = jax.typeof(kernel).sharding  # of the sum over rows, where they have one
-    return jax.lax.dot_general(
-        left,
-        delta,
-        ((rows, rows), ((), ())),
-        preferred_element_type=kernel.dtype,
-        out_sharding=None if sharding.mesh.empty else sharding,
-    )
-
-
-def row_gradient(
-    row: Float[Array, " a"], delta: Float[Array, "*rows a"]
-) -> Float[Array, " a"]:
-    """The gradient of a row that was added: the sum over all leading axes."""
-    return delta.sum(axis=tuple(range(delta.ndim - 1)), dtype=row.dtype)
-
-
-def affine_gradients(
-    params: Params, inputs: Array, delta: Array
-) -> tuple[dict[str, Array], Array]:
-    """The gradients of `affine_project` without dropout, and the inputs' cotangent."""
-    gradients = {"kernel": kernel_gradient(params["kernel"], inputs, delta)}
-    if "bias" in params:
-        gradients["bias"] = row_gradient(params["bias"], delta)
-    return gradients, matmul(delta, params["kernel"].T)

@@ -7,24 +7,19 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrnn.cells.activations import slope_from_output
-from jaxrnn.cells.base import (
-    Activation,
-    Adjoint,
-    Cell,
-    Params,
-    ParamSpec,
+from jaxrnn.cells.activations import derivative_from_output
+from jaxrnn.cells.base import Activation, Adjoint, Cell, Params, ParamSpec
+from jaxrnn.cells.ops import (
     add_row,
     affine_gradients,
     affine_project,
-    fused_specs,
     gated_matmul,
     kernel_gradient,
     matmul,
     recurrent_project,
     row_gradient,
-    zero_hidden,
 )
+from jaxrnn.cells.params import fused_specs, zero_hidden
 
 
 def gru_cell(
@@ -85,12 +80,12 @@ def _build(
     def step(params: Params, hidden: Array, projected: Array) -> Array:
         return forward(params, hidden, projected)[0]
 
-    slope = slope_from_output(activation)
-    recurrent_slope = slope_from_output(recurrent_activation)
+    derivative = derivative_from_output(activation)
+    recurrent_derivative = derivative_from_output(recurrent_activation)
     adjoint = None
-    if slope is not None and recurrent_slope is not None:
+    if derivative is not None and recurrent_derivative is not None:
         backward = _adjoint_reset_after if reset_after else _adjoint_reset_before
-        adjoint = backward(forward, slope, recurrent_slope)
+        adjoint = backward(forward, derivative, recurrent_derivative)
         usual = (activation, recurrent_activation) == (jnp.tanh, jax.nn.sigmoid)
         if usual and reset_after:
             adjoint = adjoint._replace(native="gru")
@@ -145,38 +140,40 @@ def _forward_reset_before(activation: Activation, gate: Activation) -> Any:
     return forward
 
 
-def _adjoint_reset_after(forward: Any, slope: Any, recurrent_slope: Any) -> Adjoint:
+def _adjoint_reset_after(
+    forward: Any, derivative: Any, recurrent_derivative: Any
+) -> Adjoint:
     """delta_t is the cotangent of z, r, n before their activations."""
 
     def recurrent_delta(delta: Array, r: Array) -> Array:
         d_z, d_r, d_n = jnp.split(delta, 3, axis=-1)
         return jnp.concatenate([d_z, d_r, d_n * r], axis=-1)
 
-    def backward(
+    def backward_data(
         params: Params,
         before: Array,
         after: Array,
-        saved: tuple[Array, ...],
+        residuals: tuple[Array, ...],
         cotangent: Array,
     ) -> tuple[Array, Array]:
         del after
-        z, r, n, h_n = saved
-        d_n = cotangent * (1 - z) * slope(n)
-        d_z = cotangent * (before - n) * recurrent_slope(z)
-        d_r = d_n * h_n * recurrent_slope(r)
+        z, r, n, h_n = residuals
+        d_n = cotangent * (1 - z) * derivative(n)
+        d_z = cotangent * (before - n) * recurrent_derivative(z)
+        d_r = d_n * h_n * recurrent_derivative(r)
         delta = jnp.concatenate([d_z, d_r, d_n], axis=-1)
         through_matmul = matmul(recurrent_delta(delta, r), params["recurrent_kernel"].T)
         return cotangent * z + through_matmul, delta
 
-    def collect(
+    def backward_weights(
         params: Params,
         inputs: Array,
         before: Array,
-        saved: tuple[Array, ...],
+        residuals: tuple[Array, ...],
         delta: Array,
     ) -> tuple[dict[str, Array], Array]:
         gradients, of_inputs = affine_gradients(params, inputs, delta)
-        recurrent = recurrent_delta(delta, saved[1])
+        recurrent = recurrent_delta(delta, residuals[1])
         gradient = kernel_gradient(params["recurrent_kernel"], before, recurrent)
         gradients["recurrent_kernel"] = gradient
         if "recurrent_bias" in params:
@@ -184,41 +181,43 @@ def _adjoint_reset_after(forward: Any, slope: Any, recurrent_slope: Any) -> Adjo
             gradients["recurrent_bias"] = row_gradient(bias, recurrent)
         return gradients, of_inputs
 
-    return Adjoint(forward, backward, collect, faster_from=1e6)
+    return Adjoint(forward, backward_data, backward_weights)
 
 
-def _adjoint_reset_before(forward: Any, slope: Any, recurrent_slope: Any) -> Adjoint:
+def _adjoint_reset_before(
+    forward: Any, derivative: Any, recurrent_derivative: Any
+) -> Adjoint:
     """delta_t is the cotangent of z, r, n before their activations."""
 
-    def backward(
+    def backward_data(
         params: Params,
         before: Array,
         after: Array,
-        saved: tuple[Array, ...],
+        residuals: tuple[Array, ...],
         cotangent: Array,
     ) -> tuple[Array, Array]:
         del after
-        z, r, n = saved
+        z, r, n = residuals
         features = z.shape[-1]
         recurrent_kernel = params["recurrent_kernel"]
-        d_n = cotangent * (1 - z) * slope(n)
+        d_n = cotangent * (1 - z) * derivative(n)
         d_reset = matmul(d_n, recurrent_kernel[:, 2 * features :].T)  # of r * h
-        d_z = cotangent * (before - n) * recurrent_slope(z)
-        d_r = d_reset * before * recurrent_slope(r)
+        d_z = cotangent * (before - n) * recurrent_derivative(z)
+        d_r = d_reset * before * recurrent_derivative(r)
         d_gates = jnp.concatenate([d_z, d_r], axis=-1)
         through_matmul = matmul(d_gates, recurrent_kernel[:, : 2 * features].T)
         d_before = cotangent * z + d_reset * r + through_matmul
         return d_before, jnp.concatenate([d_gates, d_n], axis=-1)
 
-    def collect(
+    def backward_weights(
         params: Params,
         inputs: Array,
         before: Array,
-        saved: tuple[Array, ...],
+        residuals: tuple[Array, ...],
         delta: Array,
     ) -> tuple[dict[str, Array], Array]:
         gradients, of_inputs = affine_gradients(params, inputs, delta)
-        _, r, n = saved
+        _, r, n = residuals
         gates = 2 * n.shape[-1]
         recurrent_kernel = params["recurrent_kernel"]
         gradient = jnp.concatenate(
@@ -234,7 +233,7 @@ def _adjoint_reset_before(forward: Any, slope: Any, recurrent_slope: Any) -> Adj
         )
         return gradients | {"recurrent_kernel": gradient}, of_inputs
 
-    return Adjoint(forward, backward, collect, faster_from=1e6)
+    return Adjoint(forward, backward_data, backward_weights)
 
 
 gru: Cell = gru_cell()

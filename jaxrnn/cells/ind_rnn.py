@@ -6,21 +6,10 @@ from typing import Any
 import jax
 from jax import Array
 
-from jaxrnn.cells.activations import slope_from_output
-from jaxrnn.cells.base import (
-    Activation,
-    Adjoint,
-    Cell,
-    Params,
-    ParamSpec,
-    adjoint_of_halves,
-    affine_gradients,
-    affine_project,
-    as_row,
-    fused_specs,
-    row_gradient,
-    zero_hidden,
-)
+from jaxrnn.cells.activations import derivative_from_output
+from jaxrnn.cells.base import Activation, Cell, ElementwiseAdjoint, Params, ParamSpec
+from jaxrnn.cells.ops import affine_gradients, affine_project, as_row, row_gradient
+from jaxrnn.cells.params import fused_specs, zero_hidden
 
 
 def ind_rnn_cell(
@@ -66,7 +55,6 @@ def _build(activation: Activation, use_bias: bool) -> Cell:
             hidden = hidden * params["recurrent_dropout"][0].astype(hidden.dtype)
         return activation(projected + recurrent * hidden)
 
-    slope = slope_from_output(activation)
     return Cell(
         name="ind_rnn",
         param_specs=param_specs,
@@ -74,7 +62,7 @@ def _build(activation: Activation, use_bias: bool) -> Cell:
         project=affine_project,
         step=step,
         output=_output,
-        adjoint=None if slope is None else _adjoint(step, slope),
+        adjoint=_adjoint(derivative_from_output(activation)),
     )
 
 
@@ -86,21 +74,23 @@ def _uniform(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
     return jax.random.uniform(key, shape, dtype)
 
 
-def _adjoint(step: Any, slope: Activation) -> Adjoint:
+def _adjoint(derivative: Activation | None) -> ElementwiseAdjoint | None:
     """delta_t = dL/dh_t * f'(h_t), as for `simple_rnn`; no matmul in the loop."""
+    if derivative is None:
+        return None
 
-    def through(params: Params, delta: Array) -> Array:
+    def pullback(params: Params, delta: Array) -> Array:
         return delta * as_row(params["recurrent_kernel"], delta)
 
-    def collect(
-        params: Params, inputs: Array, before: Array, saved: None, delta: Array
+    def backward_weights(
+        params: Params, inputs: Array, before: Array, residuals: None, delta: Array
     ) -> tuple[dict[str, Array], Array]:
-        del saved
+        del residuals
         gradients, of_inputs = affine_gradients(params, inputs, delta)
         gradient = row_gradient(params["recurrent_kernel"], before * delta)
         return gradients | {"recurrent_kernel": gradient}, of_inputs
 
-    return adjoint_of_halves(slope, through, step, collect)
+    return ElementwiseAdjoint(derivative, pullback, backward_weights)
 
 
 ind_rnn: Cell = ind_rnn_cell()

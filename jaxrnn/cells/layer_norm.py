@@ -6,21 +6,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrnn.cells.base import (
-    Activation,
-    Cell,
-    Params,
-    ParamSpec,
-    add_row,
-    as_row,
-    fused_specs,
-    gated_matmul,
-    recurrent_project,
-    zero_hidden,
-)
+from jaxrnn.cells.base import Activation, Cell, Params, ParamSpec
 from jaxrnn.cells.lstm import LSTMCarry
-
-ones = jax.nn.initializers.ones
+from jaxrnn.cells.ops import add_row, as_row, gated_matmul, recurrent_project
+from jaxrnn.cells.params import fused_specs, ones, zero_hidden, zeros
 
 
 def layer_norm_lstm_cell(
@@ -109,7 +98,7 @@ def _build_lstm(activation: Activation, gate: Activation, epsilon: float) -> Cel
             "kernel_scale": ParamSpec((4 * features,), ones),
             "recurrent_scale": ParamSpec((4 * features,), ones),
             "memory_scale": ParamSpec((features,), ones),
-            "memory_bias": ParamSpec((features,), jax.nn.initializers.zeros),
+            "memory_bias": ParamSpec((features,), zeros),
         }
 
     def initial_carry(params: Params, batch_shape: tuple[int, ...]) -> LSTMCarry:
@@ -144,7 +133,7 @@ def _build_lstm(activation: Activation, gate: Activation, epsilon: float) -> Cel
 def _build_gru(activation: Activation, gate: Activation, epsilon: float) -> Cell:
     def param_specs(in_features: int, features: int) -> dict[str, ParamSpec]:
         return fused_specs(3, in_features, features, ("bias",)) | {
-            "recurrent_bias": ParamSpec((features,), jax.nn.initializers.zeros),
+            "recurrent_bias": ParamSpec((features,), zeros),
             "kernel_scale": ParamSpec((3 * features,), ones),
             "recurrent_scale": ParamSpec((3 * features,), ones),
         }

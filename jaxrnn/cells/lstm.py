@@ -7,21 +7,16 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrnn.cells.activations import slope_from_output
-from jaxrnn.cells.base import (
-    Activation,
-    Adjoint,
-    Cell,
-    Params,
-    ParamSpec,
+from jaxrnn.cells.activations import derivative_from_output
+from jaxrnn.cells.base import Activation, Adjoint, Cell, Params, ParamSpec
+from jaxrnn.cells.ops import (
     affine_gradients,
     affine_project,
-    fused_specs,
-    glorot_uniform,
     kernel_gradient,
     matmul,
     recurrent_project,
 )
+from jaxrnn.cells.params import fused_specs, glorot_uniform
 
 
 class LSTMCarry(NamedTuple):
@@ -138,13 +133,15 @@ def _build(
             return carry
         return carry._replace(hidden=matmul(carry.hidden, params["projection_kernel"]))
 
-    slope = slope_from_output(activation)
-    recurrent_slope = slope_from_output(recurrent_activation)
+    derivative = derivative_from_output(activation)
+    recurrent_derivative = derivative_from_output(recurrent_activation)
     adjoint = None
-    if slope and recurrent_slope and projection_features is None:
+    if derivative and recurrent_derivative and projection_features is None:
         usual = (activation, recurrent_activation) == (jnp.tanh, jax.nn.sigmoid)
         native = "lstm" if usual else None
-        adjoint = _adjoint(forward, activation, slope, recurrent_slope, native)
+        adjoint = _adjoint(
+            forward, activation, derivative, recurrent_derivative, native
+        )
 
     return Cell(
         name="lstm",
@@ -170,28 +167,28 @@ def _forget_bias(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
 def _adjoint(
     forward: Any,
     activation: Activation,
-    slope: Activation,
-    recurrent_slope: Activation,
+    derivative: Activation,
+    recurrent_derivative: Activation,
     native: str | None,
 ) -> Adjoint:
     """delta_t is the cotangent of the four gates before their activations."""
 
-    def backward(
+    def backward_data(
         params: Params,
         before: LSTMCarry,
         after: LSTMCarry,
-        saved: tuple[Array, ...],
+        residuals: tuple[Array, ...],
         cotangent: LSTMCarry,
     ) -> tuple[LSTMCarry, Array]:
-        i, f, g, o = saved
+        i, f, g, o = residuals
         exposed = activation(after.memory)
-        d_output_gate = cotangent.hidden * exposed * recurrent_slope(o)
-        d_memory = cotangent.memory + cotangent.hidden * o * slope(exposed)
+        d_output_gate = cotangent.hidden * exposed * recurrent_derivative(o)
+        d_memory = cotangent.memory + cotangent.hidden * o * derivative(exposed)
         delta = jnp.concatenate(
             [
-                d_memory * g * recurrent_slope(i),
-                d_memory * before.memory * recurrent_slope(f),
-                d_memory * i * slope(g),
+                d_memory * g * recurrent_derivative(i),
+                d_memory * before.memory * recurrent_derivative(f),
+                d_memory * i * derivative(g),
                 d_output_gate,
             ],
             axis=-1,
@@ -199,19 +196,19 @@ def _adjoint(
         d_hidden = matmul(delta, params["recurrent_kernel"].T)
         return LSTMCarry(d_hidden, d_memory * f), delta
 
-    def collect(
+    def backward_weights(
         params: Params,
         inputs: Array,
         before: LSTMCarry,
-        saved: tuple[Array, ...],
+        residuals: tuple[Array, ...],
         delta: Array,
     ) -> tuple[dict[str, Array], Array]:
-        del saved
+        del residuals
         gradients, of_inputs = affine_gradients(params, inputs, delta)
         gradient = kernel_gradient(params["recurrent_kernel"], before.hidden, delta)
         return gradients | {"recurrent_kernel": gradient}, of_inputs
 
-    return Adjoint(forward, backward, collect, faster_from=0, native=native)
+    return Adjoint(forward, backward_data, backward_weights, native=native)
 
 
 lstm: Cell = lstm_cell()

@@ -6,16 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrnn.cells.base import (
-    Activation,
-    Cell,
-    Params,
-    ParamSpec,
-    affine_project,
-    fused_specs,
-    gated_matmul,
-    zero_hidden,
-)
+from jaxrnn.cells.base import Activation, Cell, Params, ParamSpec
+from jaxrnn.cells.ops import affine_project, gated_matmul
+from jaxrnn.cells.params import fused_specs, zero_hidden
 
 
 def mgu_cell(

@@ -1,28 +1,21 @@
 """The simple (Elman) recurrent cell."""
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrnn.cells.activations import activated_sum, slope_from_output
-from jaxrnn.cells.base import (
-    Activation,
-    Adjoint,
-    Cell,
-    Params,
-    ParamSpec,
-    adjoint_of_halves,
+from jaxrnn.cells.activations import activated_sum, derivative_from_output
+from jaxrnn.cells.base import Activation, Cell, ElementwiseAdjoint, Params, ParamSpec
+from jaxrnn.cells.ops import (
     affine_gradients,
     affine_project,
-    fused_specs,
     kernel_gradient,
     matmul,
     recurrent_project,
-    zero_hidden,
 )
+from jaxrnn.cells.params import fused_specs, zero_hidden
 
 
 def simple_rnn_cell(
@@ -72,7 +65,7 @@ def _build(activation: Activation, use_bias: bool) -> Cell:
         project=affine_project,
         step=step,
         output=_output,
-        adjoint=_adjoint(step, slope_from_output(activation), _NATIVE.get(activation)),
+        adjoint=_adjoint(derivative_from_output(activation), _NATIVE.get(activation)),
     )
 
 
@@ -86,23 +79,25 @@ _NATIVE: dict[Activation, str] = {
 }
 
 
-def _adjoint(step: Any, slope: Activation | None, native: str | None) -> Adjoint | None:
+def _adjoint(
+    derivative: Activation | None, native: str | None
+) -> ElementwiseAdjoint | None:
     """delta_t = dL/dh_t * f'(h_t): all that the gradients need is h itself."""
-    if slope is None:
+    if derivative is None:
         return None
 
-    def through(params: Params, delta: Array) -> Array:
+    def pullback(params: Params, delta: Array) -> Array:
         return matmul(delta, params["recurrent_kernel"].T)
 
-    def collect(
-        params: Params, inputs: Array, before: Array, saved: None, delta: Array
+    def backward_weights(
+        params: Params, inputs: Array, before: Array, residuals: None, delta: Array
     ) -> tuple[dict[str, Array], Array]:
-        del saved
+        del residuals
         gradients, of_inputs = affine_gradients(params, inputs, delta)
         gradient = kernel_gradient(params["recurrent_kernel"], before, delta)
         return gradients | {"recurrent_kernel": gradient}, of_inputs
 
-    return adjoint_of_halves(slope, through, step, collect, native)
+    return ElementwiseAdjoint(derivative, pullback, backward_weights, native)
 
 
 simple_rnn: Cell = simple_rnn_cell()

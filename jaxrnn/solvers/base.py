@@ -1,14 +1,41 @@
 """What is a solver, and what do a mask and a reset mean to it?"""
 
 from collections.abc import Hashable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Bool
 
-from jaxrnn.cells.base import Carry, Cell, Params
+from jaxrnn.cells.base import AnyArray, Carry, Cell, Params
+
+
+class Steps(NamedTuple):
+    """What a recurrence reads, step by step; arrays with the time axis first.
+
+    Attributes:
+      inputs: (time, *batch, in_features), or a pytree of such where `cell.noise` made
+        one.
+      mask: (time, *batch), True = valid, or None where every step is. A masked step
+        hands the carry on as it is, see `hold`.
+      resets: (time, *batch), True = the carry restarts from `cell.initial_carry`
+        before the step, masked or not; None where it never does.
+    """
+
+    inputs: Any
+    mask: Bool[AnyArray, "time *batch"] | None = None
+    resets: Bool[AnyArray, "time *batch"] | None = None
+
+    @property
+    def time(self) -> int:
+        """The number of steps."""
+        return jax.tree.leaves(self.inputs)[0].shape[0]
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """The axes between time and features."""
+        return jax.tree.leaves(self.inputs)[0].shape[1:-1]
 
 
 @runtime_checkable
@@ -23,12 +50,7 @@ class Solver(Hashable, Protocol):
       cell: the cell to run.
       params: the cell's parameters.
       carry: the carry before the first step, leaves (*batch, features).
-      inputs: (time, *batch, in_features), or a pytree of such where `cell.noise` made
-        one.
-      mask: (time, *batch), True = valid, or None where every step is. A masked step
-        hands the carry on as it is, see `hold`.
-      resets: (time, *batch), True = the carry restarts from `cell.initial_carry`
-        before the step, masked or not; None where it never does.
+      steps: inputs, mask and resets of all steps.
 
     Returns:
       The carry after the last step, and the carries after every step (the same pytree
@@ -36,17 +58,11 @@ class Solver(Hashable, Protocol):
     """
 
     def __call__(
-        self,
-        cell: Cell,
-        params: Params,
-        carry: Carry,
-        inputs: Any,
-        mask: Bool[Array, "time *batch"] | None,
-        resets: Bool[Array, "time *batch"] | None,
+        self, cell: Cell, params: Params, carry: Carry, steps: Steps
     ) -> tuple[Carry, Carry]: ...
 
 
-def hold(mask: Bool[Array, "*batch"] | None, new: Any, old: Any) -> Any:
+def hold(mask: Bool[AnyArray, "*batch"] | None, new: Any, old: Any) -> Any:
     """Takes `new` where the mask is True and holds `old` where it is not.
 
     Args:
@@ -68,15 +84,18 @@ def hold(mask: Bool[Array, "*batch"] | None, new: Any, old: Any) -> Any:
     return jax.tree.map(select, new, old)
 
 
-def restart(resets: Bool[Array, "*batch"] | None, start: Carry, carry: Carry) -> Carry:
+def restart(
+    resets: Bool[AnyArray, "*batch"] | None, start: Carry, carry: Carry
+) -> Carry:
     """Takes `start` where the carry restarts; None = nowhere."""
     return carry if resets is None else hold(resets, start, carry)
 
 
-def start_of(cell: Cell, params: Params, carry: Carry, inputs: Any) -> Carry:
-    """The cell's own initial carry, in the dtypes of `carry`."""
-    batch_shape = jax.tree.leaves(inputs)[0].shape[1:-1]
-    start = cell.initial_carry(params, batch_shape)
+def start_of(cell: Cell, params: Params, carry: Carry, steps: Steps) -> Carry | None:
+    """What a reset restarts from, in the dtypes of `carry`; None without resets."""
+    if steps.resets is None:
+        return None
+    start = cell.initial_carry(params, steps.batch_shape)
     return jax.tree.map(lambda x, like: x.astype(like.dtype), start, carry)
 
 

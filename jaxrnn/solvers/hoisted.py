@@ -3,16 +3,19 @@
 import dataclasses
 import functools
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrnn.cells.base import Adjoint, Carry, Cell, Params
-from jaxrnn.solvers.base import hold, known, or_zeros, restart, start_of
-from jaxrnn.solvers.carried_delta import carried_delta_run
+from jaxrnn.cells.base import Carry, Cell, ElementwiseAdjoint, Params
+from jaxrnn.cells.ops import is_divided
+from jaxrnn.solvers.adjoints import adjoint_of
+from jaxrnn.solvers.base import Steps, hold, known, or_zeros, restart, start_of
+from jaxrnn.solvers.chunked import check_chunk, in_chunks
 from jaxrnn.solvers.scan import Scan, choose_projection
+from jaxrnn.solvers.tuned import tuned
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,12 +29,9 @@ class HoistedScan:
 
         dL/dU = sum_t h_{t-1}^T delta_t
 
-    The backward step is the cell's hand-written `Adjoint`. Of the ways that need no
-    compiler it is the fastest on a CPU, but for a `gru` that is not large, where `Scan`
-    is. In chunks it takes about half the memory: little more than what the cell saves,
-    which for `simple_rnn` is the carries. A cell without an adjoint gets JAX's own
-    derivative of `step` under the same scheme, which keeps no more than carries and
-    projected inputs and computes each step a second time.
+    The backward step is the cell's hand-written `Adjoint`. A cell without one gets
+    JAX's own derivative of `step` under the same scheme, which keeps no more than
+    carries and projected inputs and computes each step a second time.
 
     Reverse mode, also of the gradient itself, `jit` and `vmap` work. Forward mode does
     not: `jax.jvp`, `jax.jacfwd` and `jax.hessian` raise JAX's TypeError about a
@@ -39,13 +39,15 @@ class HoistedScan:
 
     Attributes:
       unroll: loop iterations per compiled iteration.
-      project_first: as in `Scan`; None projects first where that was faster on a CPU:
-        for a gradient in one chunk, of a cell whose projected inputs take no more
-        memory than its carries.
-      chunk: the gradient of the parameters is taken from about as many steps at once
-        (a divisor of the time that is near), so that what the backward loop stores is
-        small beside the carries; None takes all steps at once, which is faster: for
-        `simple_rnn` and `ind_rnn` at any size, for others below a million values.
+      project_first: as in `Scan`; None projects first where that takes no memory worth
+        speaking of: for a gradient in one chunk, of a cell whose projected inputs are
+        no larger than its carries.
+      chunk: the gradient of the parameters is taken from so many steps at once, so that
+        what the backward loop stores is small beside the carries; None takes all steps
+        at once, which is as fast or faster and takes up to four times the memory.
+
+    Raises:
+      ValueError: a chunk below 1.
 
     Example:
       >>> params = init_params(simple_rnn, jax.random.key(0), 2, 3)
@@ -61,171 +63,86 @@ class HoistedScan:
     project_first: bool | None = None
     chunk: int | None = 8
 
+    def __post_init__(self) -> None:
+        check_chunk(self.chunk)
+
     def __call__(
-        self,
-        cell: Cell,
-        params: Params,
-        carry: Carry,
-        inputs: Any,
-        mask: Any,
-        resets: Any,
+        self, cell: Cell, params: Params, carry: Carry, steps: Steps
     ) -> tuple[Carry, Carry]:
-        unmarked = mask is None and resets is None
-        time = jax.tree.leaves(inputs)[0].shape[0]
-        if self.chunk is None and unmarked and time > 0 and _has_halves(cell):
-            options = (self.unroll, self.project_first)
-            return carried_delta_run(cell, *options, params, carry, inputs)
-        start = start_of(cell, params, carry, inputs)
-        return hoisted_run(cell, self, params, carry, start, inputs, mask, resets)
+        unmarked = steps.mask is None and steps.resets is None
+        elementwise = isinstance(cell.adjoint, ElementwiseAdjoint)
+        if self.chunk is None and elementwise and unmarked and steps.time:
+            return delta_run(cell, self, params, carry, steps.inputs)
+        start = start_of(cell, params, carry, steps)
+        run = functools.partial(cotangent_run, cell, self, params, start)
+        chunk = steps.time if self.chunk is None else self.chunk
+        return in_chunks(run, carry, steps, chunk)
 
 
-def _has_halves(cell: Cell) -> bool:
-    return cell.adjoint is not None and cell.adjoint.halves is not None
+# The loop for any cell, mask and resets: it carries the cotangent of the carry.
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def hoisted_run(
+def cotangent_run(
     cell: Cell,
     solver: HoistedScan,
     params: Params,
+    start: Carry | None,
     carry: Carry,
-    start: Carry,
-    inputs: Any,
-    mask: Any,
-    resets: Any,
+    steps: Steps,
 ) -> tuple[Carry, Carry]:
-    """`HoistedScan` on arrays alone: `start` is what a reset restarts from."""
+    """`HoistedScan` on one chunk; `start` is what a reset restarts from."""
     del start  # Scan makes its own; this one is there to have a gradient
-    scan = Scan(solver.unroll, bool(solver.project_first))
-    return scan(cell, params, carry, inputs, mask, resets)
+    return Scan(solver.unroll, bool(solver.project_first))(cell, params, carry, steps)
 
 
-def _forward(cell: Cell, solver: HoistedScan, *arguments: Any) -> Any:
-    params, carry, start, inputs, mask, resets = jax.tree.map(
-        lambda primal: primal.value, arguments
-    )
-    adjoint = cell.adjoint or derived_adjoint(cell)
-    first = solver.project_first
-    if first is None:
-        first = solver.chunk is None and not _wider(cell, params, carry, inputs)
-    project, xs = choose_projection(cell, first, params, inputs)
-
-    def body(carry: Carry, step_inputs: Any) -> tuple[Carry, Any]:
-        inputs, valid, reset = step_inputs
-        carry = restart(reset, start, carry)
-        new, saved = adjoint.forward(params, carry, project(params, inputs))
-        carry = hold(valid, new, carry)
-        return carry, (carry, saved)
-
-    last, (carries, saved) = jax.lax.scan(
-        body, carry, (xs, mask, resets), unroll=solver.unroll
-    )
-    steps = (inputs, mask, resets, carries, saved)
-    return (last, carries), (params, carry, start, steps)
+class _Residuals(NamedTuple):
+    params: Params
+    start: Carry | None
+    first: Carry
+    steps: Steps
+    carries: Carry
+    of_steps: Any  # the residuals of `Adjoint.forward`
 
 
-def _wider(cell: Cell, params: Params, carry: Carry, inputs: Any) -> bool:
-    """Whether all projected inputs take more memory than all carries."""
-    projected = jax.eval_shape(cell.project, params, inputs)
-    of_projected, of_carry = (
-        sum(x.size for x in jax.tree.leaves(tree)) for tree in (projected, carry)
-    )
-    return of_projected > of_carry * jax.tree.leaves(inputs)[0].shape[0]
+def _forward(
+    cell: Cell, solver: HoistedScan, *primals: Any
+) -> tuple[tuple[Carry, Carry], _Residuals]:
+    params, start, first, steps = _values(primals)
+    adjoint = adjoint_of(cell)
+    project, inputs = _projection(cell, solver, params, first, steps)
+
+    def body(carry: Carry, step: Steps) -> tuple[Carry, Any]:
+        carry = restart(step.resets, start, carry)
+        new, residuals = adjoint.forward(params, carry, project(params, step.inputs))
+        carry = hold(step.mask, new, carry)
+        return carry, (carry, residuals)
+
+    xs = steps._replace(inputs=inputs)
+    last, (carries, of_steps) = jax.lax.scan(body, first, xs, unroll=solver.unroll)
+    residuals = _Residuals(params, start, first, steps, carries, of_steps)
+    return (last, carries), residuals
 
 
-def _backward(cell: Cell, solver: HoistedScan, residuals: Any, cotangents: Any) -> Any:
-    """Chunk by chunk from the last to the first; the gradients add up."""
-    params, first, start, steps = residuals
-    *_, carries, _ = steps
+def _backward(
+    cell: Cell, solver: HoistedScan, residuals: _Residuals, cotangents: Any
+) -> Any:
+    params, start, first, steps, carries, of_steps = residuals
+    adjoint = adjoint_of(cell)
     last, direct = jax.tree.map(known, cotangents)
-    cotangent = jax.tree.map(or_zeros, first, last)
-    of_start = None if steps[2] is None else jax.tree.map(jnp.zeros_like, start)
-    backward = functools.partial(_chunk_backward, cell, solver.unroll, params, start)
-
-    time = jax.tree.leaves(carries)[0].shape[0]
-    size = chunk_size(time, solver.chunk)
-    if size == time:
-        (cotangent, of_start), gradients, of_inputs = backward(
-            (cotangent, of_start), first, (steps, direct)
-        )
-        return gradients, cotangent, of_start, of_inputs, None, None
-    rest = time % size  # the first steps, where the size does not divide the time
-
-    def add_chunk(carried: Any, before: Carry, chunk: Any) -> tuple[Any, Any]:
-        cotangents, total = carried
-        cotangents, gradients, of_inputs = backward(cotangents, before, chunk)
-        return (cotangents, jax.tree.map(jnp.add, total, gradients)), of_inputs
-
-    def body(carried: Any, chunk: Any) -> tuple[Any, Any]:
-        before, chunk = chunk
-        if rest:  # `chunk` is its first step; to cut off the rest would copy all steps
-            chunk = jax.tree.map(
-                lambda x: jax.lax.dynamic_slice_in_dim(x, chunk, size), (steps, direct)
-            )
-        return add_chunk(carried, before, chunk)
-
-    def before_chunks(first: Array, carries: Array) -> Array:
-        head = carries[rest - 1 : rest] if rest else first[None]
-        return jnp.concatenate([head, carries[rest + size - 1 : time - 1 : size]])
-
-    chunks = jnp.arange(rest, time, size)
-    if not rest:
-        chunks = jax.tree.map(
-            lambda x: x.reshape(-1, size, *x.shape[1:]), (steps, direct)
-        )
-    befores = jax.tree.map(before_chunks, first, carries)
-    carried = ((cotangent, of_start), jax.tree.map(jnp.zeros_like, params))
-    carried, of_inputs = jax.lax.scan(body, carried, (befores, chunks), reverse=True)
-    of_inputs = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), of_inputs)
-    if rest:
-        head = jax.tree.map(lambda x: x[:rest], (steps, direct))
-        carried, of_head = add_chunk(carried, first, head)
-        of_inputs = jax.tree.map(lambda *x: jnp.concatenate(x), of_head, of_inputs)
-    (cotangent, of_start), gradients = carried
-    return gradients, cotangent, of_start, of_inputs, None, None
-
-
-hoisted_run.defvjp(_forward, _backward, symbolic_zeros=True)
-
-
-def chunk_size(time: int, near: int | None) -> int:
-    """A divisor of `time` from half to twice `near`, or else `near` itself.
-
-    One that is at most a sixteenth of the time goes first: what is stored for a chunk,
-    about four times its carries, is then a quarter of all carries.
-
-    Example:
-      >>> [chunk_size(time, 8) for time in (500, 100, 30, 7, 101)]
-      [10, 5, 6, 7, 8]
-    """
-    if near is None or time <= near:
-        return time
-    divisors = (n for n in range(-(-near // 2), 2 * near + 1) if time % n == 0)
-    return min(divisors, key=lambda n: (16 * n > time, abs(n - near)), default=near)
-
-
-def _chunk_backward(
-    cell: Cell,
-    unroll: int,
-    params: Params,
-    start: Carry,
-    cotangents: tuple[Carry, Carry | None],
-    first: Carry,
-    chunk: Any,
-) -> tuple[tuple[Carry, Carry | None], Params, Any]:
-    """One chunk: cotangents of the carry before it and of `start`, and gradients."""
-    (inputs, mask, resets, carries, saved), direct = chunk
-    adjoint = cell.adjoint or derived_adjoint(cell)
-    before = jax.tree.map(_shift, first, carries)
-    before = restart(resets, jax.tree.map(lambda x: x[None], start), before)
+    last = jax.tree.map(or_zeros, first, last)
+    befores = jax.tree.map(_shifted, first, carries)
+    if steps.resets is not None:
+        again = jax.tree.map(lambda x: x[None], start)
+        befores = restart(steps.resets, again, befores)
     zero = jax.tree.map(jnp.zeros_like, first)
 
-    def body(cotangents: Any, step: Any) -> tuple[Any, Any]:
+    def body(cotangents: Any, xs: Any) -> tuple[Any, Any]:
         cotangent, of_start = cotangents
-        before, after, saved, valid, reset, direct = step
+        before, after, residuals, valid, reset, direct = xs
         cotangent = jax.tree.map(_plus, cotangent, direct)
         stepped = hold(valid, cotangent, zero)  # the part that went through `step`
-        passed, delta = adjoint.backward(params, before, after, saved, stepped)
+        passed, delta = adjoint.backward_data(params, before, after, residuals, stepped)
         if valid is not None:
             held = hold(valid, zero, cotangent)
             passed = jax.tree.map(jnp.add, passed, held)
@@ -235,13 +152,144 @@ def _chunk_backward(
             passed = hold(reset, zero, passed)
         return (passed, of_start), delta
 
-    xs = (before, carries, saved, mask, resets, direct)
-    cotangents, delta = jax.lax.scan(body, cotangents, xs, reverse=True, unroll=unroll)
-    gradients, of_inputs = adjoint.collect(params, inputs, before, saved, delta)
-    return cotangents, gradients, jax.tree.map(_floating, inputs, of_inputs)
+    of_start = jax.tree.map(jnp.zeros_like, start)
+    xs = (befores, carries, of_steps, steps.mask, steps.resets, direct)
+    (of_first, of_start), delta = jax.lax.scan(
+        body, (last, of_start), xs, reverse=True, unroll=solver.unroll
+    )
+    gradients, of_inputs = _backward_weights(
+        cell, params, steps.inputs, befores, of_steps, delta
+    )
+    of_inputs = jax.tree.map(_floating, steps.inputs, of_inputs)
+    return gradients, of_start, of_first, Steps(of_inputs)
 
 
-def _shift(first: Array, carries: Array) -> Array:
+cotangent_run.defvjp(_forward, _backward, symbolic_zeros=True)
+
+
+# The loop for an `ElementwiseAdjoint` without marks: it carries delta. An iteration is
+# one matmul, and one elementwise pass over what came out of it:
+#
+#     delta_{t-1} = (delta_t U^T + dL/dh_{t-1}) * f'(h_{t-1})
+#
+# It starts from the delta of the last step and reads, as the matmul after it does, the
+# carry before each step: nothing is shifted, so nothing is copied.
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def delta_run(
+    cell: Cell, solver: HoistedScan, params: Params, first: Array, inputs: Array
+) -> tuple[Carry, Carry]:
+    """`HoistedScan` on all steps, of a cell with an `ElementwiseAdjoint`, unmarked."""
+    scan = Scan(solver.unroll, bool(solver.project_first))
+    return scan(cell, params, first, Steps(inputs))
+
+
+def _delta_forward(cell: Cell, solver: HoistedScan, *primals: Any) -> Any:
+    params, first, inputs = _values(primals)
+    project, xs = _projection(cell, solver, params, first, Steps(inputs))
+    in_loop = _shape_in_loop(params, first, inputs)
+
+    def body(before: Array, inputs: Any) -> tuple[Array, Array]:
+        hidden = before.reshape(first.shape)
+        after = cell.step(params, hidden, project(params, inputs))
+        return after.reshape(in_loop), before
+
+    last, befores = jax.lax.scan(body, first.reshape(in_loop), xs, unroll=solver.unroll)
+    carries = jnp.concatenate([befores[1:], last[None]]).reshape(-1, *first.shape)
+    last = last.reshape(first.shape)
+    return (last, carries), (params, inputs, befores, last)
+
+
+def _shape_in_loop(params: Params, hidden: Array, inputs: Array) -> tuple[int, ...]:
+    """One axis, which is computed fastest, where no mesh divides what stands on it."""
+    divided = is_divided(*params.values(), hidden, inputs)
+    return hidden.shape if divided else (hidden.size,)
+
+
+def _delta_backward(
+    cell: Cell, solver: HoistedScan, residuals: Any, cotangents: Any
+) -> Any:
+    params, inputs, befores, last = residuals
+    assert isinstance(cell.adjoint, ElementwiseAdjoint)
+    derivative, pullback, *_ = cell.adjoint
+    cotangent, direct = map(known, cotangents)
+    cotangent = or_zeros(last, cotangent)
+    if direct is not None:
+        cotangent = cotangent + direct[-1]
+        none = jnp.zeros_like(direct[:1])  # for the carry before the first step
+        direct = jnp.concatenate([none, direct[:-1]]).reshape(befores.shape)
+    in_loop = befores.shape[1:]
+
+    def passed(delta: Array) -> Array:
+        return pullback(params, delta.reshape(last.shape)).reshape(in_loop)
+
+    def body(delta: Array, xs: Any) -> tuple[Array, Array]:
+        before, direct = xs
+        return _plus(passed(delta), direct) * derivative(before), delta
+
+    cotangent, after_last = cotangent.reshape(in_loop), last.reshape(in_loop)
+    delta = cotangent * derivative(after_last)
+    _, deltas = jax.lax.scan(
+        body, delta, (befores, direct), reverse=True, unroll=solver.unroll
+    )
+    of_first = passed(deltas[0]).reshape(last.shape)
+    befores, deltas = (x.reshape(-1, *last.shape) for x in (befores, deltas))
+    gradients, of_inputs = _backward_weights(
+        cell, params, inputs, befores, None, deltas
+    )
+    return gradients, of_first, of_inputs
+
+
+delta_run.defvjp(_delta_forward, _delta_backward, symbolic_zeros=True)
+
+
+# What both loops share.
+
+
+def _values(primals: Any) -> Any:
+    return jax.tree.map(lambda primal: primal.value, primals)
+
+
+def _projection(
+    cell: Cell, solver: HoistedScan, params: Params, carry: Carry, steps: Steps
+) -> tuple[Any, Any]:
+    first = solver.project_first
+    if first is None:
+        first = solver.chunk is None and not _wider(cell, params, carry, steps)
+    return choose_projection(cell, params, steps.inputs, first=first)
+
+
+def _wider(cell: Cell, params: Params, carry: Carry, steps: Steps) -> bool:
+    """Whether all projected inputs take more memory than all carries."""
+    projected = jax.eval_shape(cell.project, params, steps.inputs)
+    of_projected, of_carry = (
+        sum(x.size for x in jax.tree.leaves(tree)) for tree in (projected, carry)
+    )
+    return of_projected > of_carry * steps.time
+
+
+def _backward_weights(
+    cell: Cell, params: Params, inputs: Any, before: Carry, residuals: Any, delta: Any
+) -> tuple[Params, Any]:
+    """`Adjoint.backward_weights`; where that is faster time and batch are one axis."""
+    backward_weights = adjoint_of(cell).backward_weights
+    arrays = (inputs, before, residuals, delta)
+    if cell.adjoint is None or not _merges_rows(arrays):
+        return backward_weights(params, *arrays)
+    rows = jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), arrays)
+    gradients, of_inputs = backward_weights(params, *rows)
+    return gradients, of_inputs.reshape(inputs.shape)
+
+
+def _merges_rows(arrays: Any) -> bool:
+    leaves = jax.tree.leaves(arrays)
+    rows = math.prod(leaves[0].shape[:-1])
+    many = isinstance(rows, int) and rows >= tuned().merge_rows_from
+    return many and not is_divided(*leaves)
+
+
+def _shifted(first: Array, carries: Array) -> Array:
     """The carry before each step, from the one before the first and those after."""
     return jnp.concatenate([first[None], carries])[:-1]
 
@@ -253,36 +301,3 @@ def _plus(cotangent: Array, direct: Array | None) -> Array:
 def _floating(x: Array, cotangent: Any) -> Any:
     """None for the cotangent of booleans, which no loop can carry."""
     return cotangent if jnp.issubdtype(x.dtype, jnp.floating) else None
-
-
-def derived_adjoint(cell: Cell) -> Adjoint:
-    """The adjoint of any cell, by JAX: slower than `Scan`, and frugal with memory.
-
-    Nothing but the carries and the projected inputs is kept; `delta` is the cotangent
-    of the carry after each step, and the gradients are those of one call of `step`
-    that takes time as one more batch axis.
-    """
-
-    def forward(params: Params, carry: Carry, projected: Any) -> tuple[Carry, Any]:
-        return cell.step(params, carry, projected), projected
-
-    def backward(
-        params: Params, before: Carry, after: Carry, saved: Any, cotangent: Carry
-    ) -> tuple[Carry, Carry]:
-        del after
-        _, pullback = jax.vjp(lambda carry: cell.step(params, carry, saved), before)
-        return pullback(cotangent)[0], cotangent
-
-    def collect(
-        params: Params, inputs: Any, before: Carry, saved: Any, delta: Carry
-    ) -> tuple[dict[str, Array], Any]:
-        def all_steps(params: Params, projected: Any) -> Carry:
-            return cell.step(params, before, projected)
-
-        _, through_steps = jax.vjp(all_steps, dict(params), saved)
-        from_steps, of_projected = through_steps(delta)
-        _, through_project = jax.vjp(cell.project, dict(params), inputs)
-        from_project, of_inputs = through_project(of_projected)
-        return jax.tree.map(jnp.add, from_steps, from_project), of_inputs
-
-    return Adjoint(forward, backward, collect, faster_from=math.inf)

@@ -4,7 +4,8 @@ import dataclasses
 import functools
 import math
 import warnings
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +13,10 @@ import numpy as np
 from jax import Array
 
 from jaxrnn import native
-from jaxrnn.cells.base import Carry, Cell, Params, affine_project
-from jaxrnn.solvers.base import known, or_zeros, start_of
-from jaxrnn.solvers.hoisted import HoistedScan, hoisted_run
+from jaxrnn.cells.base import Carry, Cell, Params
+from jaxrnn.cells.ops import affine_project
+from jaxrnn.solvers.base import Steps, known, or_zeros, start_of
+from jaxrnn.solvers.hoisted import HoistedScan, cotangent_run
 
 KINDS = ("simple_rnn_tanh", "simple_rnn_relu", "gru", "lstm")  # as `Kind` in native.cc
 
@@ -24,20 +26,20 @@ class Native:
     """Steps through time in C++: `simple_rnn`, `gru` and `lstm` in float32 or float64.
 
     No row of a batch needs another one. So every thread takes some rows through all of
-    time by itself, forth and back, with the carry and the kernels in its cache: the
-    projection of the inputs and the gradients of the parameters too, some steps at a
-    time. The numbers are those of the other solvers but for rounding.
+    time, with the carry and the kernels in its cache: from the first step to the last
+    for the values, back again for the gradients. The numbers are those of the other
+    solvers but for rounding.
 
     The loops are compiled on first use, by g++ or clang++, and kept in the user's cache
     directory; `python -m jaxrnn.native` does it ahead of time, and then they are the
     default on a CPU. Without a compiler a warning says so, and `HoistedScan` runs
-    instead. It also runs, without a word, what the loops do not know: other cells and
-    activations, other dtypes, other platforms.
+    instead. `HoistedScan` also runs, without a warning, what the loops do not know:
+    other cells and activations, other dtypes, other platforms.
 
     The gradient of the gradient works (`HoistedScan` computes it); forward mode does
     not, as there. `vmap` runs one element after the other. An array that is sharded
     over devices is gathered on each of them. The carries of all steps are written, also
-    where the last one alone is asked for; `Checkpointed(Native())` keeps fewer for the
+    where only the last one is asked for; `Checkpointed(Native())` keeps fewer for the
     gradient. `jax.export` refuses programs with calls into other libraries: export with
     another solver.
 
@@ -50,21 +52,13 @@ class Native:
     """
 
     def __call__(
-        self,
-        cell: Cell,
-        params: Params,
-        carry: Carry,
-        inputs: Any,
-        mask: Any,
-        resets: Any,
+        self, cell: Cell, params: Params, carry: Carry, steps: Steps
     ) -> tuple[Carry, Carry]:
-        arrays = (*params.values(), *jax.tree.leaves((carry, inputs)))
+        arrays = (*params.values(), *jax.tree.leaves((carry, steps.inputs)))
         dtypes = {array.dtype for array in arrays}
-        if not knows(cell, *dtypes) or inputs.size == 0 or not _loaded():
-            instead = HoistedScan(chunk=None)
-            return instead(cell, params, carry, inputs, mask, resets)
-        start = start_of(cell, params, carry, inputs)
-        return _run(cell, params, carry, start, inputs, mask, resets)
+        if not knows(cell, *dtypes) or steps.inputs.size == 0 or not _loaded():
+            return HoistedScan(chunk=None)(cell, params, carry, steps)
+        return _run(cell, params, start_of(cell, params, carry, steps), carry, steps)
 
 
 def knows(cell: Cell, *dtypes: Any) -> bool:
@@ -89,148 +83,164 @@ def _loaded() -> bool:
     return True
 
 
-# Primals are (params, carry, start, inputs, mask, resets), as in `hoisted_run`.
+# Primals are (params, start, carry, steps), as in `cotangent_run`.
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _run(cell: Cell, *primals: Any) -> tuple[Carry, Carry]:
-    ran, _ = _forth(cell, False, *primals)
+    ran, _ = _forward_loop(cell, primals, save=False)
     return ran
 
 
-def _run_forward(cell: Cell, *given: Any) -> Any:
-    wanted = any(leaf.perturbed for leaf in jax.tree.leaves(given[3]))
-    primals: Any = jax.tree.map(lambda primal: primal.value, given)
-    ran, saved = _forth(cell, True, *primals)
-    return ran, (_Static(wanted), primals, ran[1], saved)
-
-
-def _run_backward(cell: Cell, residuals: Any, cotangents: Any) -> Any:
-    wanted, *residuals = residuals
-    return _back(cell, wanted.value, *residuals, jax.tree.map(known, cotangents))
-
-
-_run.defvjp(_run_forward, _run_backward, symbolic_zeros=True)
+class _Residuals(NamedTuple):
+    primals: Any
+    carries: Carry
+    saved: Array  # the gates, where the cell has some
+    inputs_vary: "_Static"
 
 
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class _Static:
-    """What the program knows when it is compiled, on its way from forth to back."""
+    """What is known while the program is traced, on its way to the backward pass."""
 
     value: bool
 
 
-def _loop_forth(cell: Cell, save: bool, *primals: Any) -> tuple[Any, Array]:
-    """((last carry, all carries), what the way back wants to find again)."""
-    params, carry, *_, inputs, _, _ = primals
-    features, width = params["recurrent_kernel"].shape
-    time, *batch = inputs.shape[:-1]
-    steps = (time, math.prod(batch), features)
-    hidden, memory, saved = _call(
-        "jaxrnn_forward",
-        cell,
-        _operands(primals),
-        [
-            steps,
-            steps if isinstance(carry, tuple) else NOTHING,
-            (*steps[:2], 4 * features) if save and width > features else NOTHING,
-        ],
+def _run_forward(cell: Cell, *given: Any) -> tuple[tuple[Carry, Carry], _Residuals]:
+    inputs_vary = any(leaf.perturbed for leaf in jax.tree.leaves(given[3].inputs))
+    primals = jax.tree.map(lambda primal: primal.value, given)
+    ran, saved = _forward_loop(cell, primals, save=True)
+    return ran, _Residuals(primals, ran[1], saved, _Static(inputs_vary))
+
+
+def _run_backward(cell: Cell, residuals: _Residuals, cotangents: Any) -> Any:
+    primals, carries, saved, inputs_vary = residuals
+    cotangents = jax.tree.map(known, cotangents)
+    return _backward_loop(
+        cell, primals, carries, saved, cotangents, of_inputs=inputs_vary.value
     )
-    carries = _like(carry, hidden, memory, (time, *batch, features))
-    return (jax.tree.map(lambda x: x[-1], carries), carries), saved
 
 
-def _loop_back(
+_run.defvjp(_run_forward, _run_backward, symbolic_zeros=True)
+
+
+# The two loops.
+
+
+def _forward_loop(
+    cell: Cell, primals: Any, *, save: bool
+) -> tuple[tuple[Carry, Carry], Array]:
+    """(The last carry, all carries), and what the backward loop wants to find again."""
+
+    def loop(*primals: Any) -> tuple[tuple[Carry, Carry], Array]:
+        params, _, carry, steps = primals
+        features, width = params["recurrent_kernel"].shape
+        of_steps = (steps.time, math.prod(steps.batch_shape), features)
+        gates = (*of_steps[:2], 4 * features)
+        hidden, memory, saved = _call(
+            "jaxrnn_forward",
+            cell,
+            Problem.of(*primals),
+            [
+                of_steps,
+                of_steps if _has_memory(carry) else NOTHING,
+                gates if save and width > features else NOTHING,
+            ],
+        )
+        shape = (steps.time, *steps.batch_shape, features)
+        carries = _like(carry, hidden, memory, shape)
+        return (jax.tree.map(lambda x: x[-1], carries), carries), saved
+
+    def reference(*primals: Any) -> tuple[tuple[Carry, Carry], Array]:
+        _, saved = jax.eval_shape(loop, *primals)
+        return _reference(cell)(*primals), jnp.zeros(saved.shape, saved.dtype)
+
+    return with_derivative_of(reference, loop)(*primals)
+
+
+def _backward_loop(
     cell: Cell,
-    wanted: bool,
     primals: Any,
     carries: Carry,
     saved: Array,
     cotangents: Any,
+    *,
+    of_inputs: bool,
 ) -> Any:
-    """The cotangents of the primals; of the inputs only where that is wanted."""
-    params, carry, start, inputs, _, resets = primals
-    last, direct = cotangents
-    last = jax.tree.map(or_zeros, carry, last)
-    features = params["recurrent_kernel"].shape[0]
-    time, *batch, in_features = inputs.shape
-    rows = math.prod(batch)
-    row, steps = (rows, features), (time, rows, features)
-    pair = [row, row if isinstance(carry, tuple) else NOTHING]
-    of_inputs, *rest = _call(
-        "jaxrnn_backward",
-        cell,
-        [
-            *_operands(primals),
-            *_pair(carries, steps),
-            saved,
-            *_pair(direct, steps),
-            *_pair(last, row),
-        ],
-        [
-            (time, rows, in_features) if wanted else NOTHING,
-            *(params[name].shape if name in params else NOTHING for name in PARAMS),
-            *pair,
-            *(pair if resets is not None else [NOTHING, NOTHING]),
-        ],
-    )
-    gradients = dict(zip(PARAMS, rest[:4], strict=True))
-    shape = (*batch, features)
-    return (
-        {name: gradients[name] for name in params},
-        _like(carry, rest[4], rest[5], shape),
-        _like(start, rest[6], rest[7], shape) if resets is not None else None,
-        of_inputs.reshape(inputs.shape) if wanted else None,
-        *(None, None),
-    )
+    """The cotangents of the primals; of the inputs only where they are asked for."""
+
+    def loop(primals: Any, carries: Carry, saved: Array, cotangents: Any) -> Any:
+        params, start, carry, steps = primals
+        last, direct = cotangents
+        last = jax.tree.map(or_zeros, carry, last)
+        features = params["recurrent_kernel"].shape[0]
+        rows = math.prod(steps.batch_shape)
+        row, of_steps = (rows, features), (steps.time, rows, features)
+        pair = [row, row if _has_memory(carry) else NOTHING]
+        inputs, *weights, hidden, memory, start_hidden, start_memory = _call(
+            "jaxrnn_backward",
+            cell,
+            [
+                *Problem.of(*primals),
+                *_pair(carries, of_steps),
+                saved,
+                *_pair(direct, of_steps),
+                *_pair(last, row),
+            ],
+            [
+                (*of_steps[:2], steps.inputs.shape[-1]) if of_inputs else NOTHING,
+                *(params[name].shape if name in params else NOTHING for name in PARAMS),
+                *pair,
+                *([NOTHING, NOTHING] if start is None else pair),
+            ],
+        )
+        gradients = dict(zip(PARAMS, weights, strict=True))
+        shape = (*steps.batch_shape, features)
+        return (
+            {name: gradients[name] for name in params},
+            None if start is None else _like(start, start_hidden, start_memory, shape),
+            _like(carry, hidden, memory, shape),
+            Steps(inputs.reshape(steps.inputs.shape) if of_inputs else None),
+        )
+
+    def reference(primals: Any, carries: Carry, saved: Array, cotangents: Any) -> Any:
+        del carries, saved  # they follow from the primals
+        ran, pullback = jax.vjp(_reference(cell), *primals)
+        params, start, carry, steps = pullback(jax.tree.map(or_zeros, ran, cotangents))
+        return params, start, carry, Steps(steps.inputs if of_inputs else None)
+
+    loop = with_derivative_of(reference, loop)
+    return loop(primals, carries, saved, cotangents)
 
 
-# The two loops have no derivative of their own. A second derivative is that of
-# HoistedScan, from the primals: all that the loops hand over follows from them.
+def _reference(cell: Cell) -> Callable[..., tuple[Carry, Carry]]:
+    return functools.partial(cotangent_run, cell, HoistedScan(chunk=None))
 
 
-def _hoisted(cell: Cell, *primals: Any) -> tuple[Carry, Carry]:
-    return hoisted_run(cell, HoistedScan(chunk=None), *primals)
+def with_derivative_of(
+    reference: Callable[..., Any], fast: Callable[..., Any]
+) -> Callable[..., Any]:
+    """`fast`, a call that JAX cannot differentiate, with the derivative of `reference`.
 
+    Args:
+      reference: computes the same, in JAX.
+      fast: runs wherever no derivative is asked for.
+    """
 
-def _forth_forward(cell: Cell, save: bool, *primals: Any) -> Any:
-    return _forth(cell, save, *primals), primals
+    @jax.custom_vjp
+    def function(*arguments: Any) -> Any:
+        return fast(*arguments)
 
+    def forward(*arguments: Any) -> Any:
+        return function(*arguments), arguments
 
-def _forth_backward(cell: Cell, save: bool, primals: Any, cotangents: Any) -> Any:
-    del save
-    _, pullback = jax.vjp(functools.partial(_hoisted, cell), *primals)
-    return pullback(cotangents[0])
+    def backward(arguments: Any, cotangents: Any) -> Any:
+        _, pullback = jax.vjp(reference, *arguments)
+        return pullback(cotangents)
 
-
-_forth: Any = jax.custom_vjp(_loop_forth, nondiff_argnums=(0, 1))
-_forth.defvjp(_forth_forward, _forth_backward)
-
-
-def _back_forward(cell: Cell, wanted: bool, *arguments: Any) -> Any:
-    return _back(cell, wanted, *arguments), arguments
-
-
-def _back_backward(cell: Cell, wanted: bool, arguments: Any, cotangents: Any) -> Any:
-    primals, carries, saved, outer = arguments
-
-    def again(primals: Any, outer: Any) -> Any:
-        ran, pullback = jax.vjp(functools.partial(_hoisted, cell), *primals)
-        given = jax.tree.map(or_zeros, ran, outer)
-        params, carry, start, inputs, _, _ = pullback(given)
-        resets = primals[-1]
-        start = None if resets is None else start
-        return params, carry, start, inputs if wanted else None, None, None
-
-    _, pullback = jax.vjp(again, primals, outer)
-    of_primals, of_outer = pullback(cotangents)
-    zeros = jax.tree.map(jnp.zeros_like, (carries, saved))
-    return of_primals, *zeros, of_outer
-
-
-_back: Any = jax.custom_vjp(_loop_back, nondiff_argnums=(0, 1))
-_back.defvjp(_back_forward, _back_backward)
+    function.defvjp(forward, backward)
+    return function
 
 
 # The call itself: (time, rows, features) for any batch axes, no elements for None.
@@ -239,25 +249,53 @@ NOTHING = (0,)
 PARAMS = ("kernel", "bias", "recurrent_kernel", "recurrent_bias")
 
 
-def _operands(primals: Any) -> list[Array | None]:
-    """What both loops take, in the order of `Problem` in native.cc."""
-    params, carry, start, inputs, mask, resets = primals
-    time, *batch, in_features = inputs.shape
-    rows = math.prod(batch)
-    row = (rows, params["recurrent_kernel"].shape[0])
-    return [
-        inputs.reshape(time, rows, in_features),
-        *(params.get(name) for name in PARAMS),
-        *_pair(carry, row),
-        *_pair(None if resets is None else start, row),
-        *(None if x is None else x.reshape(time, rows) for x in (mask, resets)),
-    ]
+class Problem(NamedTuple):
+    """What both loops take: `Problem` in native.cc, in its order."""
+
+    inputs: Array
+    kernel: Array
+    bias: Array | None
+    recurrent_kernel: Array
+    recurrent_bias: Array | None
+    first_hidden: Array | None
+    first_memory: Array | None
+    start_hidden: Array | None
+    start_memory: Array | None
+    mask: Array | None
+    resets: Array | None
+
+    @classmethod
+    def of(
+        cls, params: Params, start: Carry | None, carry: Carry, steps: Steps
+    ) -> "Problem":
+        """With all batch axes merged to one of rows."""
+        rows = (math.prod(steps.batch_shape),)
+        row = (*rows, params["recurrent_kernel"].shape[0])
+
+        def by_time(x: Any, *features: int) -> Any:
+            return _reshaped(x, (steps.time, *rows, *features))
+
+        first_hidden, first_memory = _pair(carry, row)
+        start_hidden, start_memory = _pair(start, row)
+        return cls(
+            inputs=by_time(steps.inputs, steps.inputs.shape[-1]),
+            kernel=params["kernel"],
+            bias=params.get("bias"),
+            recurrent_kernel=params["recurrent_kernel"],
+            recurrent_bias=params.get("recurrent_bias"),
+            first_hidden=first_hidden,
+            first_memory=first_memory,
+            start_hidden=start_hidden,
+            start_memory=start_memory,
+            mask=by_time(steps.mask),
+            resets=by_time(steps.resets),
+        )
 
 
 def _call(
     target: str,
     cell: Cell,
-    operands: list[Array | None],
+    operands: Sequence[Array | None],
     shapes: list[tuple[int, ...]],
 ) -> list[Array]:
     assert cell.adjoint is not None
@@ -273,13 +311,21 @@ def _call(
     return list(call(*given, kind=np.int32(KINDS.index(cell.adjoint.native))))
 
 
-def _pair(carry: Any, shape: tuple[int, ...]) -> list[Array | None]:
+def _has_memory(carry: Carry) -> bool:
+    return isinstance(carry, tuple)
+
+
+def _pair(carry: Any, shape: tuple[int, ...]) -> tuple[Array | None, Array | None]:
     """The hidden vector, and the memory where the cell has one."""
-    pair = tuple(carry) if isinstance(carry, tuple) else (carry, None)
-    return [None if part is None else part.reshape(shape) for part in pair]
+    hidden, memory = carry if _has_memory(carry) else (carry, None)
+    return _reshaped(hidden, shape), _reshaped(memory, shape)
+
+
+def _reshaped(x: Array | None, shape: tuple[int, ...]) -> Array | None:
+    return None if x is None else x.reshape(shape)
 
 
 def _like(carry: Carry, hidden: Array, memory: Array, shape: tuple[int, ...]) -> Carry:
-    leaves = (hidden, memory)[: len(jax.tree.leaves(carry))]
+    leaves = (hidden, memory) if _has_memory(carry) else (hidden,)
     leaves = [leaf.reshape(shape) for leaf in leaves]
     return jax.tree.unflatten(jax.tree.structure(carry), leaves)

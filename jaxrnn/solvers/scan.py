@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from jaxrnn.cells.base import Carry, Cell, Params
-from jaxrnn.solvers.base import hold, restart, start_of
+from jaxrnn.solvers.base import Steps, hold, restart, start_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,8 +24,7 @@ class Scan:
       unroll: loop iterations per compiled iteration.
       project_first: project the inputs of all steps in one matmul before the loop,
         instead of each in its step. That takes memory for (time, *batch, gates *
-        features) values, and on a CPU time for `gru` and `lstm`, as
-        `experiments/speed.py` measures.
+        features) values.
 
     Example:
       >>> params = init_params(simple_rnn, jax.random.key(0), 2, 3)
@@ -38,31 +37,27 @@ class Scan:
     project_first: bool = False
 
     def __call__(
-        self,
-        cell: Cell,
-        params: Params,
-        carry: Carry,
-        inputs: Any,
-        mask: Any,
-        resets: Any,
+        self, cell: Cell, params: Params, carry: Carry, steps: Steps
     ) -> tuple[Carry, Carry]:
-        start = start_of(cell, params, carry, inputs)
-        project, inputs = choose_projection(cell, self.project_first, params, inputs)
+        start = start_of(cell, params, carry, steps)
+        project, inputs = choose_projection(
+            cell, params, steps.inputs, first=self.project_first
+        )
 
-        def body(carry: Carry, step_inputs: Any) -> tuple[Carry, Carry]:
-            inputs, valid, reset = step_inputs
-            carry = restart(reset, start, carry)
-            new = cell.step(params, carry, project(params, inputs))
-            carry = hold(valid, new, carry)
+        def body(carry: Carry, step: Steps) -> tuple[Carry, Carry]:
+            carry = restart(step.resets, start, carry)
+            new = cell.step(params, carry, project(params, step.inputs))
+            carry = hold(step.mask, new, carry)
             return carry, carry
 
-        return jax.lax.scan(body, carry, (inputs, mask, resets), unroll=self.unroll)
+        xs = steps._replace(inputs=inputs)
+        return jax.lax.scan(body, carry, xs, unroll=self.unroll)
 
 
 def choose_projection(
-    cell: Cell, project_first: bool, params: Params, inputs: Any
+    cell: Cell, params: Params, inputs: Any, *, first: bool
 ) -> tuple[Callable[[Params, Any], Any], Any]:
     """What is left to do in a step to project, and the inputs of that."""
-    if not project_first:
+    if not first:
         return cell.project, inputs
     return lambda params, projected: projected, cell.project(params, inputs)

@@ -1,0 +1,126 @@
+"""What do the cells compute with? Matmuls that sum in float32, and their gradients."""
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AxisType
+from jaxtyping import Array, Float
+
+from jaxrnn.cells.base import AnyArray, Params
+
+
+def matmul(
+    values: Float[Array, "*rows a"], kernel: Float[Array, "a b"]
+) -> Float[Array, "*rows b"]:
+    """`values @ kernel` in the dtype of `values`, with sums in float32 or wider.
+
+    The kernel is rounded here, so that its gradient adds up in its own dtype: with
+    bfloat16 values and a float32 kernel, in float32.
+    """
+    dtype = values.dtype
+    sums = dtype if dtype.itemsize >= 4 else jnp.float32
+    product = jnp.matmul(values, kernel.astype(dtype), preferred_element_type=sums)
+    return product.astype(dtype)
+
+
+def gated_matmul(
+    values: Float[Array, "*rows a"],
+    kernel: Float[Array, "a b"],
+    masks: Float[Array, "..."] | None,
+) -> Float[Array, "*rows b"]:
+    """`matmul`, with a dropout mask for `values`, or one for each gate.
+
+    Args:
+      values: what is multiplied.
+      kernel: the gates side by side.
+      masks: (1 or gates, *batch, a); None = nothing is dropped.
+    """
+    if masks is None:
+        return matmul(values, kernel)
+    gates = jnp.split(kernel, masks.shape[0], axis=-1)
+    leading = (None,) * (values.ndim + 1 - masks.ndim)  # time, where it is projected
+    return jnp.concatenate(
+        [
+            matmul(values * mask[leading], gate)
+            for mask, gate in zip(masks.astype(values.dtype), gates, strict=True)
+        ],
+        axis=-1,
+    )
+
+
+def as_row(row: Float[Array, " a"], values: Float[Array, "*rows a"]) -> Array:
+    """`row` with the rank and dtype of `values` (strict promotion, written out)."""
+    return jnp.expand_dims(row.astype(values.dtype), tuple(range(values.ndim - 1)))
+
+
+def add_row(
+    values: Float[Array, "*rows a"], row: Float[Array, " a"]
+) -> Float[Array, "*rows a"]:
+    """Adds `row` to every row."""
+    return values + as_row(row, values)
+
+
+def affine_project(params: Params, inputs: Array) -> Array:
+    """Returns inputs @ kernel + bias, the latter where the cell has one."""
+    projected = gated_matmul(inputs, params["kernel"], params.get("dropout"))
+    return add_row(projected, params["bias"]) if "bias" in params else projected
+
+
+def recurrent_project(params: Params, hidden: Array) -> Array:
+    """Returns hidden @ recurrent_kernel, a matmul for all gates."""
+    masks = params.get("recurrent_dropout")
+    return gated_matmul(hidden, params["recurrent_kernel"], masks)
+
+
+def kernel_gradient(
+    kernel: Float[Array, "a b"], left: Float[Array, "*rows a"], delta: Array
+) -> Float[Array, "a b"]:
+    """The gradient of `kernel` in `left @ kernel`: one matmul over all leading axes.
+
+        left^T @ delta
+
+    It adds up in the dtype of the kernel.
+    """
+    rows = tuple(range(left.ndim - 1))
+    sharding = jax.typeof(kernel).sharding  # of the sum over rows, where they have one
+    return jax.lax.dot_general(
+        left,
+        delta,
+        ((rows, rows), ((), ())),
+        preferred_element_type=kernel.dtype,
+        out_sharding=None if sharding.mesh.empty else sharding,
+    )
+
+
+def row_gradient(
+    row: Float[Array, " a"], delta: Float[Array, "*rows a"]
+) -> Float[Array, " a"]:
+    """The gradient of a row that was added: the sum over all leading axes."""
+    return delta.sum(axis=tuple(range(delta.ndim - 1)), dtype=row.dtype)
+
+
+def affine_gradients(
+    params: Params, inputs: Array, delta: Array
+) -> tuple[dict[str, Array], Array]:
+    """The gradients of `affine_project` without dropout, and the inputs' cotangent."""
+    gradients = {"kernel": kernel_gradient(params["kernel"], inputs, delta)}
+    if "bias" in params:
+        gradients["bias"] = row_gradient(params["bias"], delta)
+    return gradients, matmul(delta, params["kernel"].T)
+
+
+def is_divided(*arrays: AnyArray) -> bool:
+    """Whether the devices of a mesh may hold one of the arrays in parts.
+
+    To merge an axis that is divided would gather the array on every device. Inside
+    `jax.shard_map` nothing is divided: what is at hand there is one part.
+
+    Example:
+      >>> is_divided(jnp.ones((2, 3)))
+      False
+    """
+    meshes = (jax.typeof(array).sharding.mesh for array in arrays)
+    return any(
+        size > 1 and kind != AxisType.Manual
+        for mesh in meshes
+        for size, kind in zip(mesh.axis_sizes, mesh.axis_types, strict=True)
+    )

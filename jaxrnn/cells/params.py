@@ -1,0 +1,36 @@
+"""Which parameters do the cells here share, and how do they start? As in Keras."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxrnn.cells.base import Initializer, Params, ParamSpec
+
+
+def as_one_program(initializer: Initializer) -> Initializer:
+    """The same values from one compilation, not from one for every operation in it."""
+    return jax.jit(initializer, static_argnames=("shape", "dtype"))
+
+
+glorot_uniform = as_one_program(jax.nn.initializers.glorot_uniform())
+orthogonal = as_one_program(jax.nn.initializers.orthogonal())
+zeros = jax.nn.initializers.zeros
+ones = jax.nn.initializers.ones
+
+
+def fused_specs(
+    gates: int, in_features: int, features: int, bias_names: tuple[str, ...]
+) -> dict[str, ParamSpec]:
+    """Keras' parameters: every matrix holds its `gates` side by side."""
+    width = gates * features
+    return {
+        "kernel": ParamSpec((in_features, width), glorot_uniform),
+        "recurrent_kernel": ParamSpec((features, width), orthogonal),
+        **{name: ParamSpec((width,), zeros) for name in bias_names},
+    }
+
+
+def zero_hidden(params: Params, batch_shape: tuple[int, ...]) -> Array:
+    """A hidden vector of zeros (*batch, features) in the parameters' dtype."""
+    recurrent_kernel = params["recurrent_kernel"]
+    return jnp.zeros((*batch_shape, recurrent_kernel.shape[0]), recurrent_kernel.dtype)

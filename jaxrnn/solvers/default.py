@@ -1,0 +1,79 @@
+"""Which solver runs where none is asked for? The fastest that was measured."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxrnn import native
+from jaxrnn.cells.base import Cell, ElementwiseAdjoint
+from jaxrnn.solvers.base import Solver
+from jaxrnn.solvers.hoisted import HoistedScan
+from jaxrnn.solvers.native import Native, knows
+from jaxrnn.solvers.scan import Scan
+from jaxrnn.solvers.tuned import tuned
+
+
+def default_solver(
+    cell: Cell,
+    values: Any = None,
+    dtype: Any = jnp.float32,
+    *,
+    divided: bool = False,
+    platform: str | None = None,
+) -> Solver:
+    """The solver that `solver=None` stands for.
+
+    It depends on the machine: on its platform, and on whether its native loops have
+    been compiled. Every solver gives the same numbers but for rounding; where a run
+    must be repeated to the bit, write down what this function says.
+
+    On a CPU it is `Native` wherever that has a loop for the cell and the dtype, its
+    loops have been compiled (`python -m jaxrnn.native`), JAXRNN_NATIVE is not 0 and
+    there are more than a handful of steps. Else it is `HoistedScan` for a cell with an
+    adjoint (`gru` only where it is large), and `Scan` for all others. The sizes stand
+    in `jaxrnn.solvers.tuned`, with what they were read from. On other platforms
+    nothing has been measured.
+
+    Args:
+      cell: the cell to run.
+      values: in all its carries, time * batch * features. None where that is not known,
+        which chooses `Scan`, as does a size that `jax.export` leaves open.
+      dtype: of the computation.
+      divided: whether a mesh holds the arrays in parts, which `Native` would gather.
+      platform: such as "cpu"; None = the one JAX runs on.
+
+    Example:
+      >>> default_solver(mgu, values=100 * 32 * 32, platform="cpu")
+      Scan(unroll=1, project_first=False)
+    """
+    platform = platform or jax.default_backend()
+    enough = isinstance(values, int) and values >= tuned(platform).native_from
+    if enough and not divided and knows(cell, dtype) and native.enabled():
+        return Native()
+    return default_scan(cell, values, platform=platform)
+
+
+def default_scan(cell: Cell, values: Any, *, platform: str | None = None) -> Solver:
+    """The default where `Native` does not run; see `default_solver`.
+
+    Example:
+      >>> default_scan(simple_rnn, values=100 * 32 * 32, platform="cpu")
+      HoistedScan(unroll=1, project_first=None, chunk=None)
+      >>> default_scan(lstm, values=256 * 64 * 256, platform="cpu")
+      HoistedScan(unroll=1, project_first=None, chunk=8)
+      >>> default_scan(gru, values=100 * 32 * 32, platform="cpu")
+      Scan(unroll=1, project_first=False)
+    """
+    table = tuned(platform)
+    plain = Scan(project_first=bool(table.project_first))
+    if cell.adjoint is None or not isinstance(values, int):
+        return plain
+    if values < table.hoisted_from.get(cell.name, 0):
+        return plain
+    elementwise = isinstance(cell.adjoint, ElementwiseAdjoint)
+    one_chunk_below = (
+        table.one_chunk_below_elementwise if elementwise else table.one_chunk_below
+    )
+    chunk = None if values < one_chunk_below else table.chunk
+    return HoistedScan(project_first=table.project_first, chunk=chunk)
