@@ -16,6 +16,7 @@ from helpers import (
     FEATURES,
     IN_FEATURES,
     MASKS,
+    RESETS,
     TIME,
     numpy_rnn,
     random_problem,
@@ -146,19 +147,6 @@ def test_equal_settings_give_the_same_cell():
     assert relu is jaxrnn.simple_rnn_cell(activation=nn.relu)
 
 
-def test_solver_none_is_the_default_solver():
-    no_slope = jaxrnn.simple_rnn_cell(activation=jax.nn.softplus)
-    small, large = jaxrnn.HoistedScan(chunk=None), jaxrnn.HoistedScan()
-    assert jaxrnn.default_solver(jaxrnn.simple_rnn, 10**7) == small
-    assert jaxrnn.default_solver(jaxrnn.simple_rnn, 2 * 10**7) == large
-    assert jaxrnn.default_solver(jaxrnn.lstm, 10**5) == small
-    assert jaxrnn.default_solver(jaxrnn.lstm, 10**6) == large
-    assert isinstance(jaxrnn.default_solver(jaxrnn.gru, 10**5), jaxrnn.Scan)
-    assert jaxrnn.default_solver(jaxrnn.gru, 10**6) == large
-    assert isinstance(jaxrnn.default_solver(no_slope), jaxrnn.Scan)
-    assert all(isinstance(s, jaxrnn.Solver) for s in (jaxrnn.Scan(),))
-
-
 @THREE_CELLS
 def test_a_reset_forgets_the_initial_carry_too(cell):
     params, inputs, first = random_problem(cell, np.float32)
@@ -200,11 +188,35 @@ def test_all_carries_and_one_step(cell):
             carries,
             last,
         )
-    carry = first
-    want = jaxrnn.rnn(cell, params, inputs, initial_carry=first)[1]
-    for step_inputs, output in zip(inputs, want, strict=True):
-        carry, found = jaxrnn.rnn_step(cell, params, carry, step_inputs)
+
+
+@THREE_CELLS
+def test_one_step_after_another_is_the_whole(cell):
+    params, inputs, first = random_problem(cell, np.float32)
+    run = functools.partial(jaxrnn.rnn, cell, params, inputs, initial_carry=first)
+    want, carry = run(resets=RESETS)[1], first
+    for step_inputs, resets, output in zip(inputs, RESETS, want, strict=True):
+        carry, found = jaxrnn.rnn_step(cell, params, carry, step_inputs, resets=resets)
         np.testing.assert_allclose(found, output, rtol=0, atol=1e-6)
+    carry, output = jaxrnn.rnn_step(cell, params, first, inputs[0], dtype=jnp.bfloat16)
+    assert {x.dtype for x in jax.tree.leaves((carry, output))} == {
+        jnp.dtype("bfloat16")
+    }
+    np.testing.assert_allclose(
+        output.astype(np.float32), run()[1][0], atol=0.02
+    )  # 8 bits
+
+
+def test_a_plain_pair_is_an_lstm_carry():
+    params, inputs, first = random_problem(jaxrnn.lstm, np.float32)
+    for pair in (tuple(first), list(first)):
+        for run in (jaxrnn.rnn, jaxrnn.rnn_carries):
+            found = run(jaxrnn.lstm, params, inputs, initial_carry=pair)
+            want = run(jaxrnn.lstm, params, inputs, initial_carry=first)
+            jax.tree.map(np.testing.assert_array_equal, found, want)
+        found, _ = jaxrnn.rnn_step(jaxrnn.lstm, params, pair, inputs[0])
+        want, _ = jaxrnn.rnn_step(jaxrnn.lstm, params, first, inputs[0])
+        jax.tree.map(np.testing.assert_array_equal, found, want)
 
 
 @THREE_CELLS

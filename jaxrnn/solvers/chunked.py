@@ -19,7 +19,7 @@ def in_chunks(
     steps: Steps,
     chunk: int,
 ) -> tuple[Carry, Carry]:
-    """Runs `chunk` steps at a time; the first ones are fewer where they do not fit.
+    """Runs about `chunk` steps at a time, in an outer scan.
 
     What the derivative of `run` keeps is kept for every chunk, and the gradients of the
     chunks add up.
@@ -28,14 +28,15 @@ def in_chunks(
       run: `(carry, steps) -> (carry, carries)`, a solver with its cell and parameters.
       carry: before the first step.
       steps: all of them.
-      chunk: steps in a chunk, at least 1.
+      chunk: steps in a chunk, at least 1; see `chunk_size`.
 
     Returns:
       The carry after the last step, and the carries after every step.
     """
     if steps.time <= chunk:
         return run(carry, steps)
-    rest = steps.time % chunk
+    chunk = chunk_size(steps.time, chunk)
+    rest = steps.time % chunk  # the first steps, and a copy of all others
 
     def cut(x: Any) -> Any:
         return x[rest:].reshape(-1, chunk, *x.shape[1:])
@@ -52,6 +53,19 @@ def in_chunks(
         lambda x, y: jnp.concatenate([x, joined(y)]), of_rest, carries
     )
     return carry, carries
+
+
+def chunk_size(time: int, about: int) -> int:
+    """A divisor of `time` from half to twice `about`, so that no step is left over.
+
+    Without one it is `about` itself.
+
+    Example:
+      >>> [chunk_size(time, 8) for time in (500, 100, 30, 27, 101)]
+      [5, 5, 6, 9, 8]
+    """
+    nearby = (*range(about, about // 2, -1), *range(about + 1, 2 * about + 1))
+    return next((n for n in nearby if time % n == 0), about)
 
 
 def check_chunk(chunk: int | None) -> None:
@@ -72,7 +86,7 @@ class Checkpointed:
 
     Attributes:
       solver: runs each chunk; forward mode works where it works there.
-      chunk: steps per chunk; None = about sqrt(time).
+      chunk: about as many steps are a chunk; None = sqrt(time).
 
     Raises:
       ValueError: a chunk below 1.

@@ -42,9 +42,10 @@ class HoistedScan:
       project_first: as in `Scan`; None projects first where that takes no memory worth
         speaking of: for a gradient in one chunk, of a cell whose projected inputs are
         no larger than its carries.
-      chunk: the gradient of the parameters is taken from so many steps at once, so that
-        what the backward loop stores is small beside the carries; None takes all steps
-        at once, which is as fast or faster and takes up to four times the memory.
+      chunk: the gradient of the parameters is taken from about so many steps at once,
+        so that what the backward loop stores is small beside the carries; None takes
+        all steps at once, which is as fast or faster and takes up to four times the
+        memory.
 
     Raises:
       ValueError: a chunk below 1.

@@ -1,0 +1,77 @@
+"""Which solver runs by default, and is it a plain one where a size is not known?"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import CELLS, numpy_rnn, random_problem
+
+import jaxrnn
+from jaxrnn.solvers.tuned import TUNED
+
+SIZES = [2**n for n in range(4, 30, 2)]
+
+
+@pytest.mark.parametrize("platform", ["gpu", "tpu"])
+@pytest.mark.parametrize("name", ["simple_rnn", "gru", "lstm", "mgu"])
+def test_no_size_measured_on_a_cpu_decides_elsewhere(name, platform):
+    cell, _ = CELLS[name]
+    chosen = {jaxrnn.default_solver(cell, n, platform=platform) for n in SIZES}
+    assert len(chosen) == 1
+
+
+def test_every_size_of_the_table_is_decisive():
+    """At each size that the table names, and only there, the solver changes."""
+
+    def changes(cell):
+        table = TUNED["cpu"]
+        sizes = {
+            *table.hoisted_from.values(),
+            table.one_chunk_below,
+            table.one_chunk_below_elementwise,
+        }
+        scans = [
+            (n, jaxrnn.default_solver(cell, n - 1), jaxrnn.default_solver(cell, n))
+            for n in sorted(map(int, sizes))
+        ]
+        return {n for n, below, above in scans if below != above}
+
+    assert changes(jaxrnn.simple_rnn) == {16_000_000}
+    assert changes(jaxrnn.lstm) == {1_000_000}
+    assert changes(jaxrnn.gru) == {1_000_000}
+    assert changes(jaxrnn.mgu) == set()
+
+
+@pytest.mark.parametrize("name", ["simple_rnn", "lstm", "mgu"])
+def test_sizes_left_open_by_an_export_choose_the_plain_solver(name):
+    """A program for any batch and time, with the values of the NumPy loop."""
+    cell, step = CELLS[name]
+    params, inputs, carry = random_problem(cell, np.float32)
+
+    def run(params, inputs, carry):
+        return jaxrnn.rnn(cell, params, inputs, initial_carry=carry)
+
+    time, batch = jax.export.symbolic_shape("time, batch")
+    open_inputs = jax.ShapeDtypeStruct((time, batch, inputs.shape[-1]), jnp.float32)
+    open_carry = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((batch, *x.shape[1:]), x.dtype), carry
+    )
+    exported = jax.export.export(jax.jit(run))(params, open_inputs, open_carry)
+    found = exported.call(params, inputs, carry)
+    last, outputs, _ = numpy_rnn(step, params, inputs, carry, None)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6),
+        found,
+        (last, outputs),
+    )
+    assert jaxrnn.default_solver(cell) == jaxrnn.Scan()
+    assert jaxrnn.default_solver(cell, time * batch) == jaxrnn.Scan()
+
+
+@pytest.mark.parametrize("solver", [jaxrnn.HoistedScan, jaxrnn.Checkpointed])
+@pytest.mark.parametrize("chunk", [0, -1])
+def test_a_chunk_holds_at_least_one_step(solver, chunk):
+    with pytest.raises(
+        ValueError, match=rf"chunk must be at least 1 step, got {chunk}"
+    ):
+        solver(chunk=chunk)
