@@ -37,14 +37,14 @@ native: .venv/experiments         ## compiles the loops for this CPU (needs g++ 
 	$(BIN)/python -m jaxrnn.native
 
 bench: .venv/dev                  ## 5 minutes: peers that are installed, solver by solver
-	$(BIN)/python experiments/peers.py --quick --out $(OUT)
-	$(BIN)/python experiments/speed.py --quick --out $(OUT)
+	$(BIN)/python experiments/benchmarks/peers.py --quick --out $(OUT)
+	$(BIN)/python experiments/benchmarks/speed.py --quick --out $(OUT)
 
 bench-full: .venv/dev             ## all of it; rewrites results/ and the README tables
-	$(BIN)/python experiments/peers.py
-	$(BIN)/python experiments/speed.py
-	$(BIN)/python experiments/host.py
-	$(BIN)/python experiments/startup.py
+	$(BIN)/python experiments/benchmarks/peers.py
+	$(BIN)/python experiments/benchmarks/speed.py
+	$(BIN)/python experiments/benchmarks/host.py
+	$(BIN)/python experiments/benchmarks/startup.py
 	$(BIN)/python experiments/reproduce.py --only-tables
 
 test: .venv/dev                   ## all tests; TFDS_DATA_DIR adds those on real reviews
@@ -64,8 +64,8 @@ format: .venv/dev
 clean:
 	rm -rf .venv runs
 
-.venv/peers: .venv/dev experiments/install_peers.py ## PyTorch, Keras, ...: never CUDA
-	$(BIN)/python experiments/install_peers.py
+.venv/peers: .venv/dev experiments/benchmarks/install_peers.py ## PyTorch, Keras, ...: never CUDA
+	$(BIN)/python experiments/benchmarks/install_peers.py
 	touch $@
 
 .venv/experiments .venv/dev: pyproject.toml constraints.txt

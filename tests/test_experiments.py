@@ -32,7 +32,7 @@ def run(script, *arguments, expect=0, **environment):
         env=os.environ | environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,  # against hanging
         check=False,
     )
     assert done.returncode == expect, done.stdout + done.stderr
@@ -104,25 +104,6 @@ def test_unknown_option_is_named():
     printed = run("imdb.py", "002", "--optimizer", "sgd", expect=2)
     assert re.search(r"sgd", printed)
     assert "adam" in printed
-
-
-def test_speed_measures_every_solver(tmp_path):
-    arguments = ("--repeats", 1, "--shapes", "tiny", "--layers", "gru", "--no-scales")
-    run(
-        "speed.py", *arguments, "--out", tmp_path, JAX_DISABLE_MOST_OPTIMIZATIONS="true"
-    )
-    records = report.read_records(tmp_path / "speed.jsonl")
-    updates = [r for r in records if "updates" in r]
-    assert [r["updates"] for r in updates] == len(updates) * [2850]
-    assert [r["compilations"] for r in updates] == len(updates) * [1]
-    assert [r["over"] for r in updates][-2:] == ["one_by_one", "vmap"]
-    gradients = {(r["layer"], r["solver"], r["run"]) for r in records if "layer" in r}
-    solvers = {r["solver"] for r in updates} - {"default"} | {"flax.linen.RNN"}
-    assert {"Scan", "HoistedScan", "HoistedScan, one chunk"} < solvers
-    assert len(gradients) == len(solvers) * 2
-    assert all(r["median_ms"] > 0 and r["of_matmul_peak"] < 1 for r in records[-6:])
-    assert all(r["matmul_gflops"] > 1 and r["bandwidth_gb_s"] > 0.1 for r in records)
-    assert (tmp_path / "speed.png").stat().st_size > 10_000
 
 
 # The tables in the README are what the records say.
