@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+import reproduce
 from PIL import Image  # Matplotlib brings it
 
 from jaxrnn import report
@@ -24,6 +25,7 @@ real_data = [
         reason="TFDS_DATA_DIR does not hold imdb_reviews",
     ),
 ]
+QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "true"}  # most of the time is compilation
 
 
 def run(script, *arguments, expect=0, **environment):
@@ -45,7 +47,7 @@ def assert_picture(path):
 
 
 def test_sentences_are_told_apart(tmp_path):
-    printed = run("sentences.py", "--seeds", 2, "--out", tmp_path)
+    printed = run("sentences.py", "--seeds", 2, "--out", tmp_path, **QUICK)
     records = report.read_records(tmp_path / "sentences.jsonl")
     assert [r["accuracy"] for r in records] == [1.0, 1.0]
     assert {r["parameters"] for r in records} == {30_341}
@@ -55,7 +57,7 @@ def test_sentences_are_told_apart(tmp_path):
 
 def test_sine_lands_where_keras_lands(tmp_path):
     """The tutorial's layout has a test MSE of 0.095 to 0.125, and a dead kernel."""
-    printed = run("sine.py", "--seeds", 2, "--out", tmp_path)
+    printed = run("sine.py", "--seeds", 2, "--out", tmp_path, **QUICK)
     records = report.read_records(tmp_path / "sine.jsonl")
     tutorial = [r for r in records if "(N, 1, 4)" in r["layout"]]
     in_time = [r for r in records if "(N, 4, 1)" in r["layout"]]
@@ -109,25 +111,20 @@ def test_unknown_option_is_named():
 # The tables in the README are what the records say.
 
 
-def reproduce_into(readme, results):
-    """Writes only the tables, from records that exist."""
-    run("reproduce.py", "--only-tables", "--out", results, "--readme", readme)
-    return readme.read_text(encoding="utf-8")
-
-
 def test_readme_tables_are_those_of_the_committed_records(tmp_path):
     original = (ROOT / "README.md").read_text(encoding="utf-8")
     copy = tmp_path / "README.md"
     copy.write_text(original, encoding="utf-8")
-    assert reproduce_into(copy, EXPERIMENTS / "results") == original
+    results = EXPERIMENTS / "results"
+    run("reproduce.py", "--only-tables", "--out", results, "--readme", copy)
+    assert copy.read_text(encoding="utf-8") == original
 
 
 def test_readme_without_marks_is_left_alone(tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text("no marks here", encoding="utf-8")
-    arguments = ("--only-tables", "--out", EXPERIMENTS / "results", "--readme", readme)
-    printed = run("reproduce.py", *arguments, expect=1)
-    assert "must hold the marks <!-- results -->" in printed
+    with pytest.raises(ValueError, match="must hold the marks <!-- results -->"):
+        reproduce.main(only_tables=True, out=EXPERIMENTS / "results", readme=readme)
     assert readme.read_text(encoding="utf-8") == "no marks here"
 
 

@@ -2,12 +2,12 @@
 
 Command    python experiments/benchmarks/peers.py --quick   (after `make .venv/peers`)
 Time       5 minutes on 2 cores for --quick, 10 for everything in 3 rounds
-Expect     on 2 CPU cores a training step with the native loops 2 to 4 times as fast as
-           with flax.linen and Keras on JAX, 4 to 9 times as PyTorch, 6 to 23 times as
-           Keras on TensorFlow; by JAX alone 2.4 times as flax.linen for 001, 2.2 for
-           002, 1.5 for 004b; whole epochs of the sine 6 times, those of 16 models side
-           by side 10 times. PyTorch and jaxrnn finish their first step about a tenth
-           of a second apart, all others later
+Expect     on 2 CPU cores a training step on reviews with the native loops 2 to 4 times
+           as fast as with flax.linen and Keras on JAX, 4 to 9 times as PyTorch, 6 to 23
+           times as Keras on TensorFlow; by JAX alone 2.4 times as flax.linen for 001,
+           2.2 for 002, 1.5 for 004b; on the sine 6 times, and with 16 models side by
+           side 10 times. PyTorch and jaxrnn finish their first step within 0.2 s of
+           each other, all others later
 
 `jaxrnn` are its solvers in JAX, `jaxrnn, native` its compiled loops, where
 `python -m jaxrnn.native` has compiled them. Both run whole epochs on the device, as the
