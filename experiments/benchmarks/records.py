@@ -4,7 +4,6 @@ import pathlib
 
 from jaxrnn.report import markdown_table as markdown_table
 from jaxrnn.report import new_figure as new_figure
-from jaxrnn.report import read_records as read_json_lines  # noqa: F401
 from jaxrnn.report import save_figure as save_figure
 from jaxrnn.report import write_records as write_json_lines  # noqa: F401
 
