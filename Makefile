@@ -11,7 +11,7 @@ ifdef DATA_DIR
 export TFDS_DATA_DIR := $(DATA_DIR)
 endif
 
-.PHONY: run imdb next-word long-range reproduce keras native bench bench-full test lint check format clean
+.PHONY: run imdb next-word adding-problem vanishing-gradient reproduce keras native bench bench-full test lint check format clean
 
 run: .venv/experiments            ## the main job: four sentences and the noisy sine
 	$(BIN)/python experiments/sentences.py --seeds $(SEEDS) --out $(OUT)
@@ -24,8 +24,11 @@ imdb: .venv/experiments           ## sentiment; VARIANT=001|002|004a|004b DATA_D
 next-word: .venv/experiments      ## which word comes next; DATA_DIR=...
 	$(BIN)/python experiments/next_word.py --seeds $(SEEDS) --out $(OUT)
 
-long-range: .venv/experiments     ## the adding problem, and the vanishing gradient drawn
-	$(BIN)/python experiments/long_range.py --seeds $(SEEDS) --out $(OUT)
+adding-problem: .venv/experiments ## how far back each cell remembers
+	$(BIN)/python experiments/adding_problem.py --seeds $(SEEDS) --out $(OUT)
+
+vanishing-gradient: .venv/experiments ## how far back each cell's gradient reaches, drawn
+	$(BIN)/python experiments/vanishing_gradient.py --seeds $(SEEDS) --out $(OUT)
 
 reproduce: .venv/dev              ## every tutorial; rewrites results/ and the README table
 	$(BIN)/python experiments/reproduce.py --seeds $(SEEDS)
@@ -37,14 +40,14 @@ native: .venv/experiments         ## compiles the loops for this CPU (needs g++ 
 	$(BIN)/python -m jaxrnn.native
 
 bench: .venv/dev                  ## 5 minutes: peers that are installed, solver by solver
-	$(BIN)/python experiments/peers.py --quick --out $(OUT)
-	$(BIN)/python experiments/speed.py --quick --out $(OUT)
+	$(BIN)/python experiments/benchmarks/peers.py --quick --out $(OUT)
+	$(BIN)/python experiments/benchmarks/speed.py --quick --out $(OUT)
 
 bench-full: .venv/dev             ## all of it; rewrites results/ and the README tables
-	$(BIN)/python experiments/peers.py
-	$(BIN)/python experiments/speed.py
-	$(BIN)/python experiments/host.py
-	$(BIN)/python experiments/startup.py
+	$(BIN)/python experiments/benchmarks/peers.py
+	$(BIN)/python experiments/benchmarks/speed.py
+	$(BIN)/python experiments/benchmarks/host.py
+	$(BIN)/python experiments/benchmarks/startup.py
 	$(BIN)/python experiments/reproduce.py --only-tables
 
 test: .venv/dev                   ## all tests; TFDS_DATA_DIR adds those on real reviews
@@ -64,8 +67,8 @@ format: .venv/dev
 clean:
 	rm -rf .venv runs
 
-.venv/peers: .venv/dev experiments/install_peers.py ## PyTorch, Keras, ...: never CUDA
-	$(BIN)/python experiments/install_peers.py
+.venv/peers: .venv/dev experiments/benchmarks/install_peers.py ## PyTorch, Keras, ...: never CUDA
+	$(BIN)/python experiments/benchmarks/install_peers.py
 	touch $@
 
 .venv/experiments .venv/dev: pyproject.toml constraints.txt

@@ -14,8 +14,8 @@ then has three times and an LSTM four times the recurrent parameters of a Simple
 All three know more than the word before; that gates remember longer hardly shows in
 400,000 words. The LSTM does not overfit, it learns slowly: its training perplexity is
 the highest too. The order is that of this learning rate: `--learning-rate 0.01` turns
-it round, LSTM 109, GRU 113, SimpleRNN 115 (one seed). `long_range.py` shows where gates
-do matter.
+it round, LSTM 109, GRU 113, SimpleRNN 115 (one seed). `adding_problem.py` shows where
+gates do matter.
 
 Training is truncated backpropagation through time (`jaxrnn.train_stream`), as of
 Mikolov et al., Recurrent neural network based language model, 2010. The reviews end to

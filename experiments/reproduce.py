@@ -14,15 +14,18 @@ import importlib.metadata
 import os
 import pathlib
 import statistics
+import sys
 import time
 
 import imdb
 import jax
-import peers
 import sentences
 import sine
 import tyro
-from speed import FLAX, SOLVERS
+
+sys.path.append(str(pathlib.Path(__file__).parent / "benchmarks"))
+import peer_report
+from speed_cases import FLAX, SOLVERS
 
 import jaxrnn
 from jaxrnn import report
@@ -87,7 +90,7 @@ def main(
     table = report.markdown_table(rows(out))
     write_between(readme, "results", f"{table}\n\n{caption(out)}")
     write_between(
-        readme, "peers", peers.tables(report.read_records(out / "peers.jsonl"))
+        readme, "peers", peer_report.tables(report.read_records(out / "peers.jsonl"))
     )
     write_between(readme, "speed", speed(out))
     print(table)
@@ -212,7 +215,8 @@ def speed(out: pathlib.Path) -> str:
         f"{first['bandwidth_gb_s']:.0f} GB/s), {first['dtype']}, JAX {first['jax']}, "
         f"Flax {first['flax']}, interleaved; ratios are medians over rounds, and "
         "differences under 10 % are noise. MiB: temporary memory of the program, with "
-        "Native and with Flax. The shapes stand in `experiments/speed.py`."
+        "Native and with Flax. The shapes stand in "
+        "`experiments/benchmarks/speed_cases.py`."
     )
 
 

@@ -2,15 +2,17 @@
 
 import dataclasses
 import itertools
-import json
 import pathlib
-import subprocess
 
 import install_peers
 import numpy as np
+import peer_process
+import peer_report
+import peer_rounds
 import peers
 import pytest
-from peer_programs import workloads
+from peer_list import PEERS
+from peer_programs import layouts, workloads
 from PIL import Image  # Matplotlib brings it
 
 from jaxrnn import report
@@ -49,9 +51,9 @@ def test_peers_take_turns(tmp_path):
 
 
 def test_weights_come_back_as_they_were_saved(tmp_path):
-    layouts = peers.layouts(workloads.initial_weights("wide-gru"))
-    workloads.save(tmp_path / "weights.npz", layouts)
-    for name, layout in layouts.items():
+    saved = layouts.layouts(workloads.initial_weights("wide-gru"))
+    workloads.save(tmp_path / "weights.npz", saved)
+    for name, layout in saved.items():
         loaded = workloads.load(tmp_path / "weights.npz", name)
         leaves = (
             [loaded["cell"], layout["cell"]] if name == "linen" else [loaded, layout]
@@ -61,32 +63,34 @@ def test_weights_come_back_as_they_were_saved(tmp_path):
             np.testing.assert_equal(leaves[0][key], value)
 
 
-def use(monkeypatch, **changes):
-    """Puts a peer "other" beside the real ones."""
-    other = dataclasses.replace(peers.PEERS["pytorch"], **changes)
-    monkeypatch.setitem(peers.PEERS, "other", other)
+def started(**changes):
+    """A peer "other" in its process; as PyTorch, but for what is given."""
+    return peer_process.started(
+        "other", dataclasses.replace(PEERS["pytorch"], **changes)
+    )
 
 
-def test_peer_that_is_not_installed_says_so(monkeypatch):
-    use(monkeypatch, packages=("no_such_package",))
-    with peers.started("other") as worker:
+def test_peer_that_is_not_installed_says_so():
+    with started(packages=("no_such_package",)) as worker:
         reason = worker.about["not_installed"]
     assert reason == "ModuleNotFoundError: No module named 'no_such_package'"
 
 
-def test_failure_of_a_program_is_no_missing_peer(monkeypatch):
-    use(monkeypatch, packages=("json",), module="no_such_program")
-    with pytest.raises(
-        RuntimeError, match=r"other failed: Traceback(.|\n)*no_such_pro"
+def test_failure_of_a_program_is_no_missing_peer():
+    with (
+        pytest.raises(RuntimeError, match=r"other failed: Trace(.|\n)*no_such_program"),
+        started(packages=("json",), module="no_such_program"),
     ):
-        peers.started("other").__enter__()
+        pass
 
 
 def test_death_of_a_worker_shows_what_it_said_last(monkeypatch):
-    use(monkeypatch)
-    monkeypatch.setattr(peers, "PROGRAMS", pathlib.Path("/no/such/folder"))
-    with pytest.raises(RuntimeError, match=r"ended without an answer(.|\n)*can't open"):
-        peers.started("other").__enter__()
+    monkeypatch.setattr(peer_process, "PROGRAMS", pathlib.Path("/no/such/folder"))
+    with (
+        pytest.raises(RuntimeError, match=r"ended without an answer(.|\n)*can't open"),
+        started(),
+    ):
+        pass
 
 
 def test_every_peer_has_all_cores_and_its_own_variables(monkeypatch):
@@ -95,8 +99,8 @@ def test_every_peer_has_all_cores_and_its_own_variables(monkeypatch):
     code = "import json, os; print(json.dumps(dict(os.environ)))"
     seen = {}
     for name in ("jaxrnn", "pytorch, 1 thread"):
-        with peers.run(peers.PEERS[name], ("-c", code), subprocess.DEVNULL) as process:
-            seen[name] = json.loads(process.stdout.read())
+        with peer_process.running(name, PEERS[name], "-c", code) as worker:
+            seen[name] = worker.answer()
     assert "OMP_NUM_THREADS" not in seen["jaxrnn"]
     assert seen["pytorch, 1 thread"]["OMP_NUM_THREADS"] == "1"
     for env in seen.values():
@@ -106,11 +110,11 @@ def test_every_peer_has_all_cores_and_its_own_variables(monkeypatch):
 def test_tables_keep_one_order_of_peers():
     """Also where the first workload is not one of a peer's."""
     runs = [{"peer": name} for name in ("pytorch", "jaxrnn, 16 models", "jaxrnn")]
-    assert peers.in_order(runs) == ["jaxrnn", "jaxrnn, 16 models", "pytorch"]
+    assert peer_report.in_order(runs) == ["jaxrnn", "jaxrnn, 16 models", "pytorch"]
 
 
 def test_turns_are_rotated():
-    turns = [peers.rotated("abc", turn) for turn in range(6)]
+    turns = [peer_rounds.rotated("abc", turn) for turn in range(6)]
     assert all(sorted(turn) == list("abc") for turn in turns)
     assert {turn[0] for turn in turns} == set("abc")
     followers = {pair for turn in turns for pair in itertools.pairwise(turn)}
@@ -121,10 +125,10 @@ def test_turns_are_rotated():
 def test_peer_that_computes_something_else_is_named(wrong):
     """A small number counts as much as a large one beside it."""
     values = {"a": [70.0, 5.0], "b": [70.01, 5.002]}
-    peers.check_agreement("train x", values)
+    peer_rounds.check_agreement("train x", values)
     values["c"] = [70.0, wrong]
     with pytest.raises(ValueError, match=r"(?s)the same in 'train x'.*c: \[70"):
-        peers.check_agreement("train x", values)
+        peer_rounds.check_agreement("train x", values)
 
 
 def test_wrong_name_is_refused():
@@ -172,7 +176,7 @@ RECORDS = [
 
 
 def test_tables_say_what_the_records_say():
-    text = peers.tables(RECORDS)
+    text = peer_report.tables(RECORDS)
     assert "|  | imdb-002 | sine |" in text
     assert "| jaxrnn | 4.00 | 0.0200 |" in text
     assert "| flax.linen | 8.12 (2.0) |  |" in text
@@ -183,7 +187,7 @@ def test_tables_say_what_the_records_say():
 
 
 def test_picture_has_a_bar_for_every_peer(tmp_path):
-    peers.draw(RECORDS, "train", tmp_path / "peers-train.png")
+    peer_report.draw(RECORDS, "train", tmp_path / "peers-train.png")
     picture = np.asarray(Image.open(tmp_path / "peers-train.png").convert("RGB"))
     for color in ((0, 0x72, 0xB2), (0xE6, 0x9F, 0)):  # ours, theirs
         assert (picture == color).all(axis=-1).mean() > 0.01

@@ -15,7 +15,7 @@ import startup
 import jaxrnn
 from jaxrnn.cells import base
 
-EXPERIMENTS = pathlib.Path(startup.__file__).parent
+EXPERIMENTS = pathlib.Path(startup.__file__).parents[1]
 
 
 def in_fresh_python(code, **environment):
@@ -26,7 +26,7 @@ def in_fresh_python(code, **environment):
         env=inherited | {"PYTHONPATH": str(EXPERIMENTS)} | environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,  # against hanging
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -35,7 +35,7 @@ def in_fresh_python(code, **environment):
 
 def test_a_first_update_is_two_programs():
     """The initial state and the update; eagerly, initial values alone are dozens."""
-    stages = startup.in_fresh_python(one_program=True, programs=None)
+    stages = startup.in_fresh_python("jit", programs=None)
     assert stages["programs"] == 2
     assert {"python", "import jaxrnn", "init", "update: compile"} < set(stages)
 

@@ -1,4 +1,4 @@
-"""Do the experiments on memory count, differentiate and learn what they say?"""
+"""Does the language model count, carry and continue as it says?"""
 
 import functools
 import itertools
@@ -6,10 +6,8 @@ import itertools
 import helpers
 import jax
 import jax.numpy as jnp
-import long_range
 import next_word
 import numpy as np
-import optax
 import pytest
 from PIL import Image  # Matplotlib brings it
 from scipy import special
@@ -40,9 +38,6 @@ def text(length, seed=0):
 def assert_picture(path):
     picture = np.asarray(Image.open(path).convert("L"))
     assert (picture < 128).mean() > 0.005
-
-
-# next_word
 
 
 def test_stream_is_whole_reviews_and_the_ends_of_cut_ones():
@@ -168,131 +163,3 @@ def test_next_word_runs_from_reviews_to_table(tmp_path, monkeypatch, capsys):
         assert 0.6 * uniform < record["held_out_perplexity"] < 1.2 * uniform
     assert "| GRU | " in capsys.readouterr().out
     assert_picture(tmp_path / "next_word.png")
-
-
-# long_range
-
-
-@pytest.mark.parametrize("length", [2, 9])
-def test_adding_problem_marks_one_number_in_each_half(length):
-    inputs, targets, *_ = long_range.adding_problem(jax.random.key(0), 4000, length)
-    numbers, marks = np.moveaxis(np.asarray(inputs), -1, 0)
-    half = length // 2
-    assert set(np.unique(marks)) <= {0, 1}
-    assert (marks[:, :half].sum(axis=1) == 1).all()
-    assert (marks[:, half:].sum(axis=1) == 1).all()
-    assert numbers.min() >= 0
-    assert numbers.max() < 1
-    sums = [row[mark == 1].sum() for row, mark in zip(numbers, marks, strict=True)]
-    np.testing.assert_allclose(targets, sums, atol=1e-6)
-    # Five standard errors: of a variance with kurtosis 2.4, and of shares of positions.
-    error = np.mean((np.asarray(targets) - 1) ** 2)
-    assert abs(error - long_range.BASELINE_MSE) < 5 * np.sqrt(1.4 / 4000) / 6
-    for part in (marks[:, :half], marks[:, half:]):
-        assert abs(part.mean(axis=0) - 1 / part.shape[1]).max() < 5 * 0.5 / 4000**0.5
-
-
-@pytest.mark.parametrize("name", ["simple_rnn", "gru", "lstm"])
-def test_jacobians_are_those_of_the_recurrence(name, x64):
-    """Against JAX through `rnn` from steps 0 and 2; sums in another order: 1e-12."""
-    cell, _ = helpers.CELLS[name]
-    params, inputs, _ = helpers.random_problem(cell, jnp.float64)
-    sequence = inputs[:4, 0]
-    found = long_range.hidden_jacobians(cell, params, sequence)
-    assert len(found) == 5
-    for t in (0, 2):
-        carry = cell.initial_carry(params, ())
-        if t:
-            carry, _ = jaxrnn.rnn(cell, params, sequence[:t])
-
-        def last_hidden(carry, t=t):
-            return jaxrnn.rnn(cell, params, sequence[t:], initial_carry=carry)[1][-1]
-
-        want = jnp.concatenate(jax.tree.leaves(jax.jacrev(last_hidden)(carry)), axis=1)
-        np.testing.assert_allclose(found[t], want, rtol=1e-12, atol=1e-12)
-    want = np.eye(helpers.FEATURES, found.shape[-1])  # dh_T / dh_T, and 0 by c_T
-    np.testing.assert_allclose(found[4], want)
-
-
-def test_norms_are_medians_of_the_largest_singular_value():
-    cell, _ = helpers.CELLS["lstm"]
-    params, inputs, _ = helpers.random_problem(cell, jnp.float32)
-    sequences = jnp.moveaxis(inputs, 0, 1)[:3]
-    by_carry, by_hidden = long_range.median_norms(params, sequences, cell)
-    jacobians = jax.vmap(
-        lambda inputs: long_range.hidden_jacobians(cell, params, inputs)
-    )(sequences)
-    for found, js in ((by_carry, jacobians), (by_hidden, jacobians[..., :4])):
-        largest = np.linalg.svd(js, compute_uv=False)[..., 0]
-        np.testing.assert_allclose(found, np.median(largest, axis=0), rtol=1e-5)
-
-
-@pytest.mark.parametrize("over", [jaxrnn.one_by_one, jax.vmap])
-def test_each_model_stops_by_itself(over):
-    """One knows the answer, one never learns, one is NaN: 1, 3 and 1 epochs of 2."""
-    calls = []
-
-    def loss_fn(params, batch):
-        jax.debug.callback(lambda w: calls.append(w.item()), params["w"])
-        sums = (batch.inputs[..., 0] * batch.inputs[..., 1]).sum(axis=1)
-        error = (params["w"] * sums - batch.targets) ** 2
-        loss = jaxrnn.Mean.of(error, batch.sample_weight)
-        return loss.value, {"loss": loss}
-
-    optimizer, reports = optax.set_to_zero(), []
-    keys = jax.random.split(jax.random.key(0), 3)
-    w = jnp.array([1.0, 0.0, jnp.nan])
-    state, losses = long_range.train(
-        jax.vmap(lambda w: jaxrnn.init_state({"w": w}, optimizer))(w),
-        keys,
-        length=4,
-        loss_fn=loss_fn,
-        optimizer=optimizer,
-        epochs=3,
-        updates=2,
-        batch_size=8,
-        over=over,
-        on_epoch=lambda epoch, record: reports.append(len(record["loss"])),
-    )
-    jax.effects_barrier()
-    np.testing.assert_array_equal(state.step, [2, 6, 2])
-    assert reports == [3, 1, 1]
-    if over is jaxrnn.one_by_one:  # who has stopped computes nothing
-        assert len(calls) == 10
-    targets = [
-        long_range.adding_problem(jax.random.fold_in(keys[1], epoch), 16, 4).targets
-        for epoch in range(3)
-    ]
-    np.testing.assert_allclose(losses[1], np.mean(np.square(targets), 1), rtol=1e-6)
-    assert losses[0] == [0]
-    np.testing.assert_array_equal(losses[2], [np.nan])
-
-
-def test_long_range_beats_the_baseline_on_short_sequences(
-    tmp_path, monkeypatch, capsys
-):
-    monkeypatch.setattr(
-        long_range, "LAYERS", {"SimpleRNN, tanh": jaxrnn.SimpleRNN, "GRU": jaxrnn.GRU}
-    )
-    options = {"lengths": (4,), "epochs": 6, "features": 16, "gradient_sequences": 2}
-    long_range.main(seeds=2, gradient_length=4, out=tmp_path, **options)
-    records = report.read_records(tmp_path / "long_range.jsonl")
-    assert [r["seed"] for r in records] == [0, 1, 0, 1]
-    for record in records:
-        assert record["test_mse"] < long_range.BASELINE_MSE / 3
-    for gru in records[2:]:
-        assert gru["solved_after"] == 100 * len(gru["loss"])
-        assert gru["loss"][-1] < 0.01 < min(gru["loss"][:-1])
-    norms = report.read_records(tmp_path / "gradient_norms.jsonl")
-    assert [len(r["by_carry"]) for r in norms] == 8 * [5]
-    assert len({r["by_carry"][0] for r in norms}) == 8  # each model its own
-    printed = capsys.readouterr().out
-    assert "| always 1 | " in printed
-    assert "| GRU | trained | " in printed
-    assert_picture(tmp_path / "long_range.png")
-    assert_picture(tmp_path / "gradient_norms.png")
-
-
-def test_gradient_length_is_one_of_the_lengths():
-    with pytest.raises(ValueError, match=r"one of the lengths \(25,\), got 100"):
-        long_range.main(lengths=(25,))

@@ -1,7 +1,7 @@
 """Installs what `peers.py` compares with, and never a CUDA build by accident.
 
 Command    make .venv/peers
-           (or python experiments/install_peers.py, into the Python that runs it)
+           (or python experiments/benchmarks/install_peers.py, into its own Python)
 Time       2 minutes; 2 GB of disk
 Expect     torch, tensorflow-cpu, keras and equinox, or a refusal that says why
 
@@ -21,7 +21,7 @@ from typing import Any
 
 import tyro
 
-CONSTRAINTS = pathlib.Path(__file__).parent.parent / "constraints.txt"
+CONSTRAINTS = pathlib.Path(__file__).parents[2] / "constraints.txt"
 CUDA = re.compile(r"(nvidia|cuda|(pytorch-)?triton|jax-cuda\d*)\b")
 
 

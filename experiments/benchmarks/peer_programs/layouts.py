@@ -1,4 +1,4 @@
-"""How does every peer name and lay out the same weights? Only `peers.py` asks."""
+"""How does every peer name and lay out the same weights?"""
 
 from typing import Any
 

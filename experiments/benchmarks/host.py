@@ -1,31 +1,30 @@
 """What does it cost when the batches come from the host, not from the device?
 
-Command    python experiments/host.py
+Command    python experiments/benchmarks/host.py
 Time       about 2 minutes on 2 cores
 Expect     an epoch of 20,000 reviews from the host takes as long as one of reviews that
            live on the device, at the sizes of 001 (625 updates of 32 reviews of 500
            words) and 002 (157 of 128, 100 words): a ratio of 0.95 to 1.1, which is
-           noise; with one update per call of the compiled program 1.03 to 1.3
+           noise; with one update per call of the compiled program 1.0 to 1.4
 
-Random ids: the time does not depend on them. The epochs are interleaved, and each ends
-in `block_until_ready`; `ratio` is the median of the ratios to the epoch on the device
-just before. Both visit the reviews in the same order, and `loss` shows that they do the
-same. Writes host.jsonl.
+Random ids: the time does not depend on them. The epochs take turns; `ratio` is the
+median of the ratios to the epoch on the device just before. All visit the reviews in
+the same order, and `loss` shows that they do the same. Writes host.jsonl.
 """
 
 import functools
-import os
 import pathlib
-import time
 
 import jax
+import machine
 import numpy as np
 import tyro
+from records import RESULTS, markdown_table, write_json_lines
+from timing import median_ratio, timed
 
 import jaxrnn
-from jaxrnn import data, metrics, report
+from jaxrnn import data, metrics
 
-RESULTS = pathlib.Path(__file__).parent / "results"
 SIZES = {  # (batch, time, optimizer)
     "imdb-001": (32, 500, jaxrnn.rmsprop),
     "imdb-002": (128, 100, jaxrnn.adam),
@@ -35,23 +34,18 @@ SIZES = {  # (batch, time, optimizer)
 def main(
     *, repeats: int = 5, reviews: int = 20_000, out: pathlib.Path = RESULTS
 ) -> list[dict]:
-    """Times the epochs; writes host.jsonl and prints a table."""
-    found = records(repeats, reviews)
-    report.write_records(out / "host.jsonl", found)
-    print(report.markdown_table(found))
-    return found
+    """Times the epochs; writes host.jsonl and prints a table.
 
-
-def records(repeats: int, reviews: int = 20_000) -> list[dict]:
-    """A record per size and way to feed an epoch."""
-    machine = {
-        "device": jax.devices()[0].device_kind,
-        "platform": jax.default_backend(),
-        "cores": os.cpu_count(),
-        "jax": jax.__version__,
-    }
+    Args:
+      repeats: of every epoch, after one that compiles.
+      reviews: of an epoch.
+      out: where results go.
+    """
     rows = [row for name in SIZES for row in epochs(name, repeats, reviews)]
-    return [machine | row for row in rows]
+    records = [machine.facts() | row for row in rows]
+    write_json_lines(out / "host.jsonl", records)
+    print(markdown_table(rows))
+    return records
 
 
 def epochs(name: str, repeats: int, reviews: int) -> list[dict]:
@@ -95,31 +89,33 @@ def epochs(name: str, repeats: int, reviews: int) -> list[dict]:
     params = model.init(jax.random.key(0), train.inputs[:1])["params"]
     seconds, losses = {run: [] for run in runs}, {}
     for _ in range(1 + repeats):  # the first one compiles
-        for run, function in runs.items():
+        for run, epoch in runs.items():
             state = jaxrnn.init_state(jax.tree.map(jax.numpy.copy, params), optimizer)
             jax.block_until_ready(state)
-            started = time.perf_counter()
-            _, means = jax.block_until_ready(function(state))
-            seconds[run].append(time.perf_counter() - started)
+            took, (_, means) = timed(functools.partial(epoch, state))
+            seconds[run].append(took)
             losses[run] = metrics.values(means)["loss"]
 
     updates = data.num_batches(reviews, batch_size)
     reference = seconds["on the device"][1:]
-    return [
-        {
-            "size": name,
-            "reviews": run,
-            "updates": updates,
-            "median_s": round(float(np.median(measured)), 3),
-            "min_s": round(min(measured), 3),
-            "ms_per_update": round(float(np.median(measured)) / updates * 1e3, 3),
-            "ratio": round(float(np.median(np.divide(measured, reference))), 3),
-            "ratio_of_min": round(min(measured) / min(reference), 3),
-            "loss": losses[run],
-            "compile_s": round(compiling - float(np.median(measured)), 2),
-        }
-        for run, (compiling, *measured) in seconds.items()
-    ]
+    rows = []
+    for run, (compiling, *measured) in seconds.items():
+        median_s = float(np.median(measured))
+        rows.append(
+            {
+                "size": name,
+                "reviews": run,
+                "updates": updates,
+                "median_s": round(median_s, 3),
+                "min_s": round(min(measured), 3),
+                "ms_per_update": round(1e3 * median_s / updates, 3),
+                "ratio": round(median_ratio(measured, reference), 3),
+                "ratio_of_min": round(min(measured) / min(reference), 3),
+                "loss": losses[run],
+                "compile_s": round(compiling - median_s, 2),
+            }
+        )
+    return rows
 
 
 if __name__ == "__main__":

@@ -1,0 +1,136 @@
+"""Do the benchmarks time what they say, and does every way compute the same?"""
+
+import functools
+import pathlib
+import subprocess
+import sys
+import time
+
+import host
+import jax
+import machine
+import numpy as np
+import pytest
+import speed
+import speed_cases
+import timing
+from PIL import Image  # Matplotlib brings it
+
+import jaxrnn
+from jaxrnn import report
+
+BENCHMARKS = pathlib.Path(speed.__file__).parent
+COMMANDS = ("host", "install_peers", "peers", "speed", "startup")
+
+
+def test_benchmarks_find_all_they_need_from_their_own_folder():
+    """So that each can be run as a script, wherever one stands."""
+    code = f"import sys; sys.path[0] = {str(BENCHMARKS)!r}"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}; import {', '.join(COMMANDS)}"],
+        capture_output=True,
+        text=True,
+        timeout=600,  # against hanging
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+# What they share.
+
+
+def test_runs_take_turns_after_a_warm_up():
+    calls = []
+
+    def run(name):
+        return lambda: calls.append(name)
+
+    milliseconds = timing.interleaved({"a": run("a"), "b": run("b")}, repeats=3)
+    assert calls == ["a", "b"] * 4
+    assert [len(ms) for ms in milliseconds.values()] == [3, 3]
+
+
+def test_a_timed_run_is_waited_for():
+    class Result:
+        ready = False
+
+        def block_until_ready(self):
+            time.sleep(0.01)
+            self.ready = True
+
+    seconds, results = timing.timed(lambda: {"loss": Result()})
+    assert results["loss"].ready
+    assert seconds >= 0.01
+
+
+def test_summary_is_quartiles_to_four_digits():
+    assert timing.summary([1.23456, 4.0, 2.0, 3.0, 5.0]) == {
+        "median_ms": 3.0,
+        "q1_ms": 2.0,
+        "q3_ms": 4.0,
+        "min_ms": 1.235,
+    }
+
+
+def test_ratio_is_by_round():
+    """A round in which the machine was ten times slower changes nothing."""
+    assert timing.median_ratio([2.0, 20.0, 2.0], [1.0, 10.0, 1.0]) == 2
+
+
+def test_machine_says_what_it_is():
+    facts = machine.facts()
+    assert facts["cores"] >= 1
+    assert facts["cpu"]
+    assert facts["platform"] == jax.default_backend()
+    assert facts["jax"] == jax.__version__
+
+
+# speed and host
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """One solver, and one size that grows."""
+    for name in set(speed_cases.SOLVERS) - {"Scan"}:
+        monkeypatch.delitem(speed_cases.SOLVERS, name)
+    for size in set(speed_cases.SCALES) - {"batch"}:
+        monkeypatch.delitem(speed_cases.SCALES, size)
+    monkeypatch.setitem(speed_cases.SCALES, "batch", (3,))
+    ceilings = functools.partial(machine.ceilings, size=64)
+    monkeypatch.setattr(machine, "ceilings", ceilings)
+
+
+def test_speed_measures_updates_gradients_and_growth(small, tmp_path):
+    del small
+    speed.main(repeats=1, shapes=("tiny",), layers=("simple_rnn",), out=tmp_path)
+    records = report.read_records(tmp_path / "speed.jsonl")
+    updates = [r for r in records if "updates" in r]
+    assert [r["solver"] for r in updates] == ["Scan", "default", "default"]
+    assert [r["over"] for r in updates] == ["", "one_by_one", "vmap"]
+    assert [r["updates"] for r in updates] == 3 * [2850]
+    assert [r["compilations"] for r in updates] == 3 * [1]
+    gradients = [(r["solver"], r["run"]) for r in records if "shape" in r]
+    assert gradients == [
+        (solver, run)
+        for solver in ("Scan", "flax.linen.RNN")
+        for run in ("forward", "forward + backward")
+    ]
+    growth = [(r["grows"], r["size"], r["solver"]) for r in records if "grows" in r]
+    assert growth == [("batch", 3, "HoistedScan"), ("batch", 3, "flax.linen.RNN")]
+    for record in records[3:]:
+        assert 0 < record["min_ms"] <= record["q1_ms"] <= record["median_ms"]
+    for record in records:
+        assert record["matmul_gflops"] > 0
+        assert record["bandwidth_gb_s"] > 0
+    for name in ("speed.png", "scaling.png"):
+        picture = np.asarray(Image.open(tmp_path / name).convert("L"))
+        assert (picture < 128).mean() > 0.005
+
+
+def test_host_and_device_train_alike(monkeypatch):
+    """Three batches of 4 and one of 2; losses of one and the same epoch, in float32."""
+    monkeypatch.setattr(host, "SIZES", {"small": (4, 5, jaxrnn.adam)})
+    rows = host.epochs("small", repeats=1, reviews=14)
+    assert [row["updates"] for row in rows] == [4, 4, 4]
+    np.testing.assert_allclose([r["loss"] for r in rows], rows[0]["loss"], rtol=1e-5)
+    assert rows[0]["ratio"] == rows[0]["ratio_of_min"] == 1

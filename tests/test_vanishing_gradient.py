@@ -1,0 +1,70 @@
+"""Are the norms of the vanishing gradient those of the recurrence?"""
+
+import helpers
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import vanishing_gradient
+from PIL import Image  # Matplotlib brings it
+
+import jaxrnn
+from jaxrnn import report
+
+
+@pytest.mark.parametrize("name", ["simple_rnn", "gru", "lstm"])
+def test_jacobians_are_those_of_the_recurrence(name, x64):
+    """Against JAX through `rnn` from steps 0 and 2; sums in another order: 1e-12."""
+    cell, _ = helpers.CELLS[name]
+    params, inputs, _ = helpers.random_problem(cell, jnp.float64)
+    sequence = inputs[:4, 0]
+    found = vanishing_gradient.hidden_jacobians(cell, params, sequence)
+    assert len(found) == 5
+    for t in (0, 2):
+        carry = cell.initial_carry(params, ())
+        if t:
+            carry, _ = jaxrnn.rnn(cell, params, sequence[:t])
+
+        def last_hidden(carry, t=t):
+            return jaxrnn.rnn(cell, params, sequence[t:], initial_carry=carry)[1][-1]
+
+        want = jnp.concatenate(jax.tree.leaves(jax.jacrev(last_hidden)(carry)), axis=1)
+        np.testing.assert_allclose(found[t], want, rtol=1e-12, atol=1e-12)
+    want = np.eye(helpers.FEATURES, found.shape[-1])  # dh_T / dh_T, and 0 by c_T
+    np.testing.assert_allclose(found[4], want)
+
+
+def test_norms_are_medians_of_the_largest_singular_value():
+    cell, _ = helpers.CELLS["lstm"]
+    params, inputs, _ = helpers.random_problem(cell, jnp.float32)
+    sequences = jnp.moveaxis(inputs, 0, 1)[:3]
+    by_carry, by_hidden = vanishing_gradient.median_norms(params, sequences, cell)
+    jacobians = jax.vmap(
+        lambda inputs: vanishing_gradient.hidden_jacobians(cell, params, inputs)
+    )(sequences)
+    for found, js in ((by_carry, jacobians), (by_hidden, jacobians[..., :4])):
+        largest = np.linalg.svd(js, compute_uv=False)[..., 0]
+        np.testing.assert_allclose(found, np.median(largest, axis=0), rtol=1e-5)
+
+
+def test_norms_are_of_each_model_before_and_after(tmp_path, monkeypatch, capsys):
+    layers = {"GRU": jaxrnn.GRU, "LSTM": jaxrnn.LSTM}
+    monkeypatch.setattr(vanishing_gradient, "LAYERS", layers)
+    vanishing_gradient.main(
+        seeds=2, length=4, epochs=1, updates=20, features=3, sequences=2, out=tmp_path
+    )
+    records = report.read_records(tmp_path / "vanishing_gradient.jsonl")
+    assert [(r["model"], r["seed"], r["when"]) for r in records] == [
+        (name, seed, when)
+        for name in layers
+        for seed in (0, 1)
+        for when in ("at the start", "trained")
+    ]
+    assert {len(r["by_carry"]) for r in records} == {5}
+    assert len({r["by_carry"][0] for r in records}) == 8  # each model its own
+    for record in records:
+        alike = np.isclose(record["by_carry"][:4], record["by_hidden"][:4], rtol=1e-4)
+        assert alike.all() == (record["model"] == "GRU")  # whose carry is h alone
+    assert "| GRU | trained | " in capsys.readouterr().out
+    picture = np.asarray(Image.open(tmp_path / "vanishing_gradient.png").convert("L"))
+    assert (picture < 128).mean() > 0.005
