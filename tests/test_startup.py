@@ -53,7 +53,7 @@ jax.monitoring.register_event_duration_secs_listener(listener)
 
 dataset = jaxrnn.data.Dataset(np.ones((5, 3, 2), np.float32), np.ones(5, np.float32))
 model = jaxrnn.Forecaster(jaxrnn.SimpleRNN(4), hidden_features=2)
-optimizer = jaxrnn.adam()
+optimizer = jaxrnn.keras_adam()
 
 def loss_fn(params, batch):
     error = model.apply({"params": params}, batch.inputs) - batch.targets
