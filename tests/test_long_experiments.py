@@ -15,7 +15,7 @@ from PIL import Image  # Matplotlib brings it
 from scipy import special
 
 import jaxrnn
-from jaxrnn import data, report
+from jaxrnn import data, files
 
 VOCAB_SIZE, EMBED_FEATURES = 8, 3
 NUMPY_STEPS = {
@@ -109,7 +109,7 @@ def test_training_carries_memory_from_window_to_window():
     """
     ids = np.tile(np.array([4, 5, 4, 6], np.int32), 60)
     model, params = language_model(next_word.LAYERS["SimpleRNN"], features=8)
-    optimizer = jaxrnn.adam(0.05)
+    optimizer = jaxrnn.keras_adam(0.05)
     loss_fn = functools.partial(next_word.read_window, model=model)
     state = jaxrnn.init_state(jax.tree.map(lambda p: p / 3, params), optimizer)
     for _ in range(10):
@@ -161,7 +161,7 @@ def test_next_word_runs_from_reviews_to_table(tmp_path, monkeypatch, capsys):
         next_word.main(
             seeds=2, epochs=2, vocab_size=VOCAB_SIZE, features=4, window=4, out=tmp_path
         )
-    records = report.read_records(tmp_path / "next_word.jsonl")
+    records = files.read_json_lines(tmp_path / "next_word.jsonl")
     assert [r["model"] for r in records][::3] == ["unigrams", "GRU"]
     uniform = VOCAB_SIZE - 1  # ids 1 to 7, drawn alike: nobody can know better by much
     for record in records:
@@ -276,14 +276,14 @@ def test_long_range_beats_the_baseline_on_short_sequences(
     )
     options = {"lengths": (4,), "epochs": 6, "features": 16, "gradient_sequences": 2}
     long_range.main(seeds=2, gradient_length=4, out=tmp_path, **options)
-    records = report.read_records(tmp_path / "long_range.jsonl")
+    records = files.read_json_lines(tmp_path / "long_range.jsonl")
     assert [r["seed"] for r in records] == [0, 1, 0, 1]
     for record in records:
         assert record["test_mse"] < long_range.BASELINE_MSE / 3
     for gru in records[2:]:
         assert gru["solved_after"] == 100 * len(gru["loss"])
         assert gru["loss"][-1] < 0.01 < min(gru["loss"][:-1])
-    norms = report.read_records(tmp_path / "gradient_norms.jsonl")
+    norms = files.read_json_lines(tmp_path / "gradient_norms.jsonl")
     assert [len(r["by_carry"]) for r in norms] == 8 * [5]
     assert len({r["by_carry"][0] for r in norms}) == 8  # each model its own
     printed = capsys.readouterr().out
