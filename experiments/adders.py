@@ -99,18 +99,17 @@ def make_adder(
         return loss.value, {"loss": loss}
 
     clip = optax.clip_by_global_norm(max_norm)
-    return Training(model, loss_fn, optax.chain(clip, jaxrnn.adam(learning_rate)))
+    return Training(model, loss_fn, optax.chain(clip, jaxrnn.keras_adam(learning_rate)))
 
 
 def start(training: Training, seeds: int) -> tuple[jax.Array, Any]:
     """A key and a state for every seed, with a leading axis of seeds."""
 
-    def one(seed):
-        key = jax.random.key(seed)
-        params = training.model.init(key, jnp.zeros((1, 1, 2)))["params"]
-        return key, jaxrnn.init_state(params, training.optimizer)
+    def init_fn(key):
+        return training.model.init(key, jnp.zeros((1, 1, 2)))["params"]
 
-    return jax.jit(jax.vmap(one))(np.arange(seeds))
+    keys = jax.vmap(jax.random.key)(np.arange(seeds))
+    return keys, jaxrnn.create_train_state(init_fn, training.optimizer, keys)
 
 
 def over_models() -> Callable:

@@ -27,6 +27,7 @@ import pathlib
 
 import jax
 import numpy as np
+import report
 import tyro
 from adders import (
     BASELINE_MSE,
@@ -43,7 +44,7 @@ from adders import (
 from program_cache import keep_programs
 
 import jaxrnn
-from jaxrnn import metrics, report
+from jaxrnn import files, logs, metrics
 
 OUT = pathlib.Path("runs")
 
@@ -81,7 +82,7 @@ def main(
         )
         for length in lengths:
             keys, before = start(adder, seeds)
-            with report.progress_bar(epochs, f"{name}, {length}") as progress:
+            with logs.progress_bar(epochs, f"{name}, {length}") as progress:
                 trained, losses = train(
                     before,
                     keys,
@@ -118,7 +119,7 @@ def main(
                         "epoch_s": np.median(seconds[1:]) if len(seconds) > 1 else None,
                     }
                 )
-    report.write_records(out / "adding_problem.jsonl", records)
+    files.write_json_lines(out / "adding_problem.jsonl", records)
     draw(records, epochs * updates, out / "adding_problem.png")
     print(report.markdown_table(summary(records)))
     return records

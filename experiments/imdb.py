@@ -19,15 +19,16 @@ from typing import Literal
 
 import jax
 import numpy as np
+import report
 import tyro
 from program_cache import keep_programs
 
 import jaxrnn
-from jaxrnn import data, metrics, report
+from jaxrnn import data, files, logs, metrics
 
 OUT = pathlib.Path("runs")
 LAYERS = {"simple_rnn": jaxrnn.SimpleRNN, "gru": jaxrnn.GRU, "lstm": jaxrnn.LSTM}
-OPTIMIZERS = {"adam": jaxrnn.adam, "rmsprop": jaxrnn.rmsprop}
+OPTIMIZERS = {"adam": jaxrnn.keras_adam, "rmsprop": jaxrnn.keras_rmsprop}
 
 
 def main(
@@ -92,23 +93,15 @@ def main(
 
     def loss_fn(params, batch):
         p = probabilities(params, batch)
-        loss = jaxrnn.Mean.of(
-            jaxrnn.binary_cross_entropy(p, batch.targets), batch.sample_weight
-        )
-        accuracy = jaxrnn.Mean.of(
-            jaxrnn.binary_accuracy(p, batch.targets), batch.sample_weight
-        )
-        return loss.value, {"loss": loss, "accuracy": accuracy}
+        return jaxrnn.binary_classification_loss(p, batch.targets, batch.sample_weight)
 
-    def start(seed):
-        key = jax.random.key(seed)
-        params = model.init(key, train.inputs[:1])["params"]
-        return key, jaxrnn.init_state(params, transformation)
+    def init_fn(key):
+        return model.init(key, train.inputs[:1])["params"]
 
-    # One program; without jit each operation in it would be one, and take a second more
-    keys, state = jax.jit(jax.vmap(start))(np.arange(seeds))
+    keys = jax.vmap(jax.random.key)(np.arange(seeds))
+    state = jaxrnn.create_train_state(init_fn, transformation, keys)
     over = jaxrnn.one_by_one if jax.default_backend() == "cpu" else jax.vmap
-    with report.progress_bar(epochs, f"{name}, {seeds} seeds") as progress:
+    with logs.progress_bar(epochs, f"{name}, {seeds} seeds") as progress:
         state, history = jaxrnn.fit(
             state,
             train,
@@ -142,7 +135,7 @@ def main(
         }
         for seed in range(seeds)
     ]
-    report.write_records(out / f"{name}.jsonl", records)
+    files.write_json_lines(out / f"{name}.jsonl", records)
     report.plot_history(history, out / f"{name}.png", title=f"{name}, {seeds} seeds")
     print(report.markdown_table([summary(records)]))
     print("\nfive test reviews, probability of good by the first model:")

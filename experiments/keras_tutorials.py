@@ -19,11 +19,12 @@ import time
 
 import keras
 import numpy as np
+import report
 import tqdm
 import tyro
 from keras import layers
 
-from jaxrnn import data, report
+from jaxrnn import data, files
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 
@@ -42,7 +43,7 @@ def main(
         records.append(sine(seed))
         for name, build, options in IMDB:
             records.append(imdb(name, build, seed, epochs, data_dir, **options))
-    report.write_records(out / "keras.jsonl", records)
+    files.write_json_lines(out / "keras.jsonl", records)
     print(report.markdown_table(summary(records)))
     return records
 

@@ -34,11 +34,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import report
 import tyro
 from program_cache import keep_programs
 
 import jaxrnn
-from jaxrnn import data, metrics, report
+from jaxrnn import data, files, logs, metrics
 
 OUT = pathlib.Path("runs")
 LAYERS = {"SimpleRNN": jaxrnn.SimpleRNN, "GRU": jaxrnn.GRU, "LSTM": jaxrnn.LSTM}
@@ -124,9 +125,12 @@ def main(
     prompts = [reviews.vocabulary.encode_reviews([text])[0] for text in PROMPTS]
     updates = epochs * -(-train.inputs.shape[1] // window)
     schedule = optax.cosine_decay_schedule(learning_rate, updates)
-    optimizer = optax.chain(optax.clip_by_global_norm(max_norm), jaxrnn.adam(schedule))
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(max_norm), jaxrnn.keras_adam(schedule)
+    )
     over = jaxrnn.one_by_one if jax.default_backend() == "cpu" else jax.vmap
 
+    keys = jax.vmap(jax.random.key)(np.arange(seeds))
     records = []
     for name, layer in LAYERS.items():
         recurrent = layer(features, return_sequences=True, return_carry=True)
@@ -134,17 +138,15 @@ def main(
         loss_fn = functools.partial(read_window, model=model)
         options = {"loss_fn": loss_fn, "chunk": window, "over": over}
 
-        def start(seed, model=model):
-            key = jax.random.key(seed)
-            params = model.init(key, train.inputs[:, :1])["params"]
-            return key, jaxrnn.init_state(params, optimizer)
+        def init_fn(key, model=model):
+            return model.init(key, train.inputs[:, :1])["params"]
 
-        keys, states = jax.jit(jax.vmap(start))(np.arange(seeds))
+        states = jaxrnn.create_train_state(init_fn, optimizer, keys)
         zeros = jax.vmap(lambda params, m=model: zero_carry(params, rows, model=m))(
             states.params
         )
         history = {"train_perplexity": [], "held_out_perplexity": []}
-        with report.progress_bar(epochs, f"{name}, {seeds} seeds") as progress:
+        with logs.progress_bar(epochs, f"{name}, {seeds} seeds") as progress:
             for epoch in range(epochs):
                 states, _, means = jaxrnn.train_stream(
                     states, zeros, train, optimizer=optimizer, **options
@@ -190,7 +192,7 @@ def main(
                 }
             )
 
-    report.write_records(out / "next_word.jsonl", [*baselines, *records])
+    files.write_json_lines(out / "next_word.jsonl", [*baselines, *records])
     draw(records, baselines, out / "next_word.png")
     oov = np.mean(held_out_ids == 2)
     print(report.markdown_table(summary([*baselines, *records])))

@@ -2,7 +2,7 @@
 
 import jax
 
-from jaxrnn.data import imdb_cache
+from jaxrnn import files
 
 
 def keep_programs() -> None:
@@ -17,6 +17,7 @@ def keep_programs() -> None:
     The experiments call it where they are run as a script; the library never does.
     """
     if jax.config.jax_compilation_cache_dir is None:
-        folder = imdb_cache.cache_directory(None) / "programs"
-        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update(
+            "jax_compilation_cache_dir", str(files.cache_folder() / "programs")
+        )
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)

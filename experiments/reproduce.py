@@ -19,6 +19,7 @@ import time
 
 import imdb
 import jax
+import report
 import sentences
 import sine
 import tyro
@@ -28,8 +29,8 @@ import peer_report
 from speed_cases import FLAX, SOLVERS
 
 import jaxrnn
-from jaxrnn import report
-from jaxrnn.recurrence import default_scan
+from jaxrnn import files
+from jaxrnn.solvers.default import default_scan
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 README = pathlib.Path(__file__).parent.parent / "README.md"
@@ -86,11 +87,11 @@ def main(
             name="imdb-002-masked", masked=True, seeds=seeds, data_dir=data_dir, out=out
         )
         print(f"all experiments: {time.perf_counter() - started:.0f} s")
-        report.write_records(out / "machine.jsonl", [machine() | {"seeds": seeds}])
+        files.write_json_lines(out / "machine.jsonl", [machine() | {"seeds": seeds}])
     table = report.markdown_table(rows(out))
     write_between(readme, "results", f"{table}\n\n{caption(out)}")
     write_between(
-        readme, "peers", peer_report.tables(report.read_records(out / "peers.jsonl"))
+        readme, "peers", peer_report.tables(files.read_json_lines(out / "peers.jsonl"))
     )
     write_between(readme, "speed", speed(out))
     print(table)
@@ -109,11 +110,11 @@ def machine() -> dict:
 
 def rows(out: pathlib.Path) -> list[dict]:
     """The results table: one row per tutorial and result."""
-    keras = report.read_records(out / "keras.jsonl")
-    records = report.read_records(out / "sentences.jsonl")
+    keras = files.read_json_lines(out / "keras.jsonl")
+    records = files.read_json_lines(out / "sentences.jsonl")
     for name in (*imdb.VARIANTS, "002-masked"):
-        records += report.read_records(out / f"imdb-{name}.jsonl")
-    for record in report.read_records(out / "sine.jsonl"):
+        records += files.read_json_lines(out / f"imdb-{name}.jsonl")
+    for record in files.read_json_lines(out / "sine.jsonl"):
         in_time = "(N, 4, 1)" in record["layout"]
         records.append(record | {"experiment": "sine-time" if in_time else "sine"})
 
@@ -157,7 +158,7 @@ def epoch_seconds(runs: list[dict]) -> str:
 
 def caption(out: pathlib.Path) -> str:
     """What the reader of the table must know."""
-    machine = report.read_records(out / "machine.jsonl")[0]
+    machine = files.read_json_lines(out / "machine.jsonl")[0]
     return (
         f"Mean ± standard deviation over {machine['seeds']} seeds. Seconds per epoch: "
         "median, the first epoch and its compilation left out, validation included, on "
@@ -170,7 +171,7 @@ def caption(out: pathlib.Path) -> str:
 
 def speed(out: pathlib.Path) -> str:
     """What `speed.py` measured: updates, and gradients beside Flax'."""
-    records = report.read_records(out / "speed.jsonl")
+    records = files.read_json_lines(out / "speed.jsonl")
     first = records[0]
     updates = [
         {

@@ -13,11 +13,12 @@ import pathlib
 
 import jax
 import numpy as np
+import report
 import tyro
 from program_cache import keep_programs
 
 import jaxrnn
-from jaxrnn import data, report
+from jaxrnn import data, files, logs
 
 OUT = pathlib.Path("runs")
 SENTENCES = ["I love cats", "I hate dogs", "Cats are cute", "Dogs are loyal"]
@@ -42,29 +43,21 @@ def main(
     model = jaxrnn.TextClassifier(
         tokenizer.vocab_size, embed_features, jaxrnn.SimpleRNN(features)
     )
-    optimizer = jaxrnn.adam(learning_rate)
+    optimizer = jaxrnn.keras_adam(learning_rate)
 
     def probabilities(params, ids):
         return jax.nn.sigmoid(model.apply({"params": params}, ids))
 
     def loss_fn(params, batch):
         p = probabilities(params, batch.inputs)
-        loss = jaxrnn.Mean.of(
-            jaxrnn.binary_cross_entropy(p, batch.targets), batch.sample_weight
-        )
-        accuracy = jaxrnn.Mean.of(
-            jaxrnn.binary_accuracy(p, batch.targets), batch.sample_weight
-        )
-        return loss.value, {"loss": loss, "accuracy": accuracy}
+        return jaxrnn.binary_classification_loss(p, batch.targets, batch.sample_weight)
 
-    def start(seed):
-        key = jax.random.key(seed)
-        params = model.init(key, ids[:1])["params"]
-        return key, jaxrnn.init_state(params, optimizer)
+    def init_fn(key):
+        return model.init(key, ids[:1])["params"]
 
-    # One program; without jit each operation in it would be one, and take a second more
-    keys, state = jax.jit(jax.vmap(start))(np.arange(seeds))
-    with report.progress_bar(epochs, "sentences") as progress:
+    keys = jax.vmap(jax.random.key)(np.arange(seeds))
+    state = jaxrnn.create_train_state(init_fn, optimizer, keys)
+    with logs.progress_bar(epochs, "sentences") as progress:
         state, history = jaxrnn.fit(
             state,
             dataset,
@@ -93,7 +86,7 @@ def main(
         }
         for seed in range(seeds)
     ]
-    report.write_records(out / "sentences.jsonl", records)
+    files.write_json_lines(out / "sentences.jsonl", records)
     report.plot_history(
         history, out / "sentences.png", title=f"four sentences, {seeds} seeds"
     )

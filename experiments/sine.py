@@ -17,11 +17,12 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import numpy as np
+import report
 import tyro
 from program_cache import keep_programs
 
 import jaxrnn
-from jaxrnn import data, report
+from jaxrnn import data, files, logs
 
 OUT = pathlib.Path("runs")
 KERAS = pathlib.Path(__file__).parent / "results" / "keras.jsonl"
@@ -56,7 +57,7 @@ def main(
         jaxrnn.SimpleRNN(features, activation=jax.nn.relu),
         hidden_features=hidden_features,
     )
-    optimizer = jaxrnn.rmsprop(learning_rate)
+    optimizer = jaxrnn.keras_rmsprop(learning_rate)
 
     def forecast(params, inputs):
         return model.apply({"params": params}, inputs)
@@ -66,11 +67,6 @@ def main(
         loss = jaxrnn.Mean.of(error, batch.sample_weight)
         return loss.value, {"loss": loss}
 
-    def start(seed, inputs):
-        key = jax.random.key(seed)
-        params = model.init(key, inputs[:1])["params"]
-        return key, jaxrnn.init_state(params, optimizer)
-
     def values_and_mse(params, part):
         values = forecast(params, part.inputs)
         return values, jnp.mean((values - part.targets) ** 2)
@@ -79,6 +75,7 @@ def main(
         data.sine_series(length, rng=np.random.default_rng(seed))
         for seed in range(seeds)
     ]
+    keys = jax.vmap(jax.random.key)(np.arange(seeds))
     records, curves = [], {}
     for name, layout in LAYOUTS.items():
         parts = [
@@ -89,9 +86,12 @@ def main(
         # For `fit` one dataset of all series, of which each model trains on its own
         together = jax.tree.map(np.concatenate, train)
         rows = np.arange(seeds * train_length).reshape(seeds, train_length)
-        # One program; without jit each operation in it would be one, and take longer
-        keys, before = jax.jit(jax.vmap(start))(np.arange(seeds), train.inputs)
-        with report.progress_bar(epochs, f"{name}, {seeds} seeds") as progress:
+
+        def init_fn(key, inputs=together.inputs[:1]):
+            return model.init(key, inputs)["params"]
+
+        before = jaxrnn.create_train_state(init_fn, optimizer, keys)
+        with logs.progress_bar(epochs, f"{name}, {seeds} seeds") as progress:
             state, history = jaxrnn.fit(
                 before,
                 together,
@@ -131,7 +131,7 @@ def main(
         first_forecast = np.concatenate([train_values[0], test_values[0]])
         curves[name] = series[0], first_forecast, history["loss"][:, 0]
 
-    report.write_records(out / "sine.jsonl", records)
+    files.write_json_lines(out / "sine.jsonl", records)
     draw(curves, out / "sine.png", train_length, step)
     print(report.markdown_table(summary(records)))
     return records
@@ -163,7 +163,7 @@ def summary(records: list[dict]) -> list[dict]:
         row(f"SimpleRNN {name}", [r for r in records if r["layout"] == name], RESULTS)
         for name in LAYOUTS
     ]
-    keras = [r for r in report.read_records(KERAS) if r["experiment"] == "sine"]
+    keras = [r for r in files.read_json_lines(KERAS) if r["experiment"] == "sine"]
     rows.append(row("Keras, the tutorial's layout", keras, RESULTS[:3]))
     rows.append(row("the tutorial's text", [{"next_value": 0.7758928}], RESULTS[2:3]))
     for name, key in (

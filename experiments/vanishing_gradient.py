@@ -24,6 +24,7 @@ import jax
 import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
+import report
 import tyro
 from adders import (
     COLORS,
@@ -38,7 +39,7 @@ from adders import (
 from program_cache import keep_programs
 
 import jaxrnn
-from jaxrnn import report
+from jaxrnn import files, logs
 
 OUT = pathlib.Path("runs")
 
@@ -75,7 +76,7 @@ def main(
         cell = layer(features).make_cell()
         adder = make_adder(layer(features), LEARNING_RATES.get(name, learning_rate))
         keys, before = start(adder, seeds)
-        with report.progress_bar(epochs, f"{name}, {length}") as progress:
+        with logs.progress_bar(epochs, f"{name}, {length}") as progress:
             trained, _ = train(
                 before,
                 keys,
@@ -103,7 +104,7 @@ def main(
                         "by_hidden": by_hidden,
                     }
                 )
-    report.write_records(out / "vanishing_gradient.jsonl", records)
+    files.write_json_lines(out / "vanishing_gradient.jsonl", records)
     draw(records, out / "vanishing_gradient.png")
     print(f"Norm of dh_T / dcarry_t, T = {length}:\n")
     print(report.markdown_table(summary(records)))

@@ -61,17 +61,19 @@ from jaxrnn import data as data
 # How parameters learn.
 from jaxrnn.losses import binary_cross_entropy as binary_cross_entropy
 from jaxrnn.losses import binary_accuracy as binary_accuracy
+from jaxrnn.losses import binary_classification_loss as binary_classification_loss
 from jaxrnn.losses import class_weights as class_weights
 from jaxrnn import regularizers as regularizers
 from jaxrnn import constraints as constraints
-from jaxrnn.optimizers import rmsprop as rmsprop
-from jaxrnn.optimizers import adam as adam
+from jaxrnn.optimizers import keras_rmsprop as keras_rmsprop
+from jaxrnn.optimizers import keras_adam as keras_adam
 from jaxrnn.optimizers import clip_by_norm as clip_by_norm
 from jaxrnn.optimizers import adjustable as adjustable
 from jaxrnn import metrics as metrics
 from jaxrnn.metrics import Mean as Mean
 from jaxrnn.train import TrainState as TrainState
 from jaxrnn.train import init_state as init_state
+from jaxrnn.train import create_train_state as create_train_state
 from jaxrnn.train import train_step as train_step
 from jaxrnn.train import train_epoch as train_epoch
 from jaxrnn.train import train_batches as train_batches
@@ -80,13 +82,13 @@ from jaxrnn.train import evaluate as evaluate
 from jaxrnn.train import evaluate_stream as evaluate_stream
 from jaxrnn.train import predict as predict
 from jaxrnn.train import one_by_one as one_by_one
-from jaxrnn.plateaus import EarlyStopping as EarlyStopping
-from jaxrnn.plateaus import ReduceOnPlateau as ReduceOnPlateau
-from jaxrnn.fitting import fit as fit
+from jaxrnn.train import EarlyStopping as EarlyStopping
+from jaxrnn.train import ReduceOnPlateau as ReduceOnPlateau
+from jaxrnn.train import fit as fit
+from jaxrnn.train import logs as logs
 
 # How trained weights come in and go out (jaxrnn.nnx is imported by itself).
 from jaxrnn import interchange as interchange
 
-# How results reach a reader.
-from jaxrnn import logs as logs
-from jaxrnn import report as report
+# How files are written whole, results as one JSON object a line.
+from jaxrnn import files as files

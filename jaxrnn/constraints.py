@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-Constraint = Callable[[Any], Array]  # an array -> the nearest allowed one, or so
+from jaxrnn.rules import rules_by_leaf
+
+Constraint = Callable[[Any], Array]  # an array -> one that is allowed
 Axes = int | tuple[int, ...]
 
 EPSILON = 1e-7  # Keras' `backend.epsilon()`, which keeps zero weights zero
@@ -69,7 +71,7 @@ def min_max_norm(
     rate: float = 1.0,
     axis: Axes = 0,
 ) -> Constraint:
-    """Keras' MinMaxNorm: brings norms between two bounds, at once or by and by.
+    """Keras' MinMaxNorm: brings norms between two bounds, at once or bit by bit.
 
         w' = w (rate clip(|w|, min_value, max_value) + (1 - rate) |w|) / (|w| + 1e-7)
 
@@ -121,13 +123,12 @@ def constrained(
 
         p' = constraint(p + update)
 
-    An Optax transformation returns no parameters, but what to add to them: here
+    An Optax transformation returns what to add to the parameters: here
     constraint(p + update) - p. Adding that rounds once more, so a norm can exceed its
-    bound by the last digit or two, as it can in Keras. What stays exact: `non_neg`
-    never gives a negative number and gives 0 where Keras does, for rounding does not
-    change the order of two numbers; and parameters without a constraint get the very
-    update of `optimizer`. As in Keras, initial values are not constrained before the
-    first update.
+    bound by the last digit or two, as it can in Keras. `non_neg` is exact: rounding
+    keeps the order of numbers, so nothing becomes negative, and 0 is 0 where it is in
+    Keras. Parameters without a constraint get the very update of `optimizer`. As in
+    Keras, initial values are not constrained before the first update.
 
     Args:
       optimizer: any Optax transformation, complete with its learning rate.
@@ -155,7 +156,7 @@ def constrained(
     inner = optax.with_extra_args_support(optimizer)
 
     def init(params: optax.Params) -> Any:
-        _check_names(params, rules)
+        rules_by_leaf(params, rules)  # names are checked before the first update
         return inner.init(params)
 
     def update(
@@ -166,11 +167,9 @@ def constrained(
                 "a constraint needs the parameters, got none; call "
                 "update(gradients, state, params)."
             )
-        _check_names(params, rules)
         updates, state = inner.update(updates, state, params, **extra_args)
 
-        def correct(path: Any, old: Any, update: Any) -> Any:
-            constraints = [rules[name] for name in rules if _fits(name, path)]
+        def correct(constraints: list[Constraint], old: Any, update: Any) -> Any:
             if not constraints:
                 return update
             new: Any = optax.apply_updates(old, update)
@@ -178,28 +177,13 @@ def constrained(
                 new = constraint(new)
             return new - old
 
-        return jax.tree_util.tree_map_with_path(correct, params, updates), state
+        olds, structure = jax.tree.flatten(params)
+        by_leaf = rules_by_leaf(params, rules)
+        corrected = map(correct, by_leaf, olds, structure.flatten_up_to(updates))
+        return structure.unflatten(corrected), state
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
 def _norms(values: Array, axis: Axes) -> Array:
     return jnp.sqrt(jnp.square(values).sum(axis=axis, keepdims=True))
-
-
-def _text(path: Any) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
-def _fits(name: str, path: Any) -> bool:
-    return f"/{_text(path)}".endswith(f"/{name}")
-
-
-def _check_names(params: Any, rules: Mapping[str, Constraint]) -> None:
-    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-    for name in rules:
-        if not any(_fits(name, path) for path in paths):
-            raise ValueError(
-                f"every name in rules must end the path of a parameter, got {name!r}; "
-                f"the parameters are {[_text(path) for path in paths]}."
-            )

@@ -1,11 +1,14 @@
 """How do averages over batches add up exactly?"""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
+
+Values = Shaped[Any, "..."] | Sequence[Any] | float  # lists of numbers too
 
 
 class Mean(NamedTuple):
@@ -22,23 +25,56 @@ class Mean(NamedTuple):
     weight: Array
 
     @classmethod
-    def of(
-        cls,
-        values: Float[Array, " batch"],
-        weight: Float[Array, " batch"] | None = None,
-    ) -> "Mean":
-        """The mean of one batch; `weight` 0 leaves a row out."""
-        weight = jnp.ones_like(values) if weight is None else weight
-        return cls((values * weight).sum(), weight.sum())
+    def of(cls, values: Values, weight: Values | None = None) -> "Mean":
+        """The mean of one batch.
+
+        A value whose weight is 0 is left out, of the mean and of its gradient, even
+        where it is NaN or infinite. What a value was computed from is not: the
+        derivative of `error**2` at a NaN is NaN, and 0 times it too. So fill up what is
+        missing with numbers before it enters the loss; filler rows of a batch are
+        copies of real ones.
+
+        Args:
+          values: an array of any shape, or a list of numbers.
+          weight: of each value; or of its leading axes only, such as one weight per
+            row for values (batch, time): then all values of a row have the weight of
+            the row. None means 1.
+
+        Raises:
+          ValueError: a weight whose shape is not that of the leading axes of `values`.
+
+        Example:
+          >>> Mean.of([[1.0, 3.0], [5.0, jnp.nan]], weight=[1, 0]).value.item()
+          2.0
+        """
+        values = _array(values)
+        if weight is None:
+            return cls(values.sum(), jnp.ones_like(values).sum())
+        weight = _array(weight)
+        if values.shape[: weight.ndim] != weight.shape:
+            raise ValueError(
+                "weight must have the shape of values or of their leading axes, got "
+                f"weight {weight.shape} for values {values.shape}; reshape drops axes "
+                "of 1, and jnp.broadcast_to spreads a weight."
+            )
+        rest = values.shape[weight.ndim :]
+        each = weight.reshape(*weight.shape, *[1] * len(rest))
+        weighted = jnp.where(each == 0, 0, values * each)  # 0 * NaN would be NaN
+        return cls(weighted.sum(), weight.sum() * math.prod(rest))
 
     def add(self, other: "Mean") -> "Mean":
         """The mean over both."""
         return Mean(self.total + other.total, self.weight + other.weight)
 
     @property
-    def value(self) -> Array:
-        """The mean itself: total / weight."""
-        return self.total / self.weight
+    def value(self) -> Float[Array, "..."]:
+        """The mean itself, total / weight; NaN, with a gradient of 0, of no weight.
+
+        Training on a batch without any weight thus gets a gradient of zeros.
+        """
+        empty = self.weight == 0
+        mean = self.total / jnp.where(empty, 1, self.weight)
+        return jnp.where(empty, jnp.nan, mean)
 
 
 def over_batches(means: Mapping[str, Mean]) -> dict[str, Mean]:
@@ -59,7 +95,8 @@ def values(means: Mapping[str, Mean]) -> dict[str, Any]:
     """The means as numbers: the one copy from the device to the host.
 
     Returns:
-      `{name: float}`, or NumPy arrays where several models were trained at once.
+      `{name: float}`, or NumPy arrays where several models were trained at once; NaN
+      where there is no weight.
 
     Example:
       >>> values({"loss": Mean(jnp.array(3.0), jnp.array(2.0))})
@@ -72,4 +109,8 @@ def values(means: Mapping[str, Mean]) -> dict[str, Any]:
 def _divided(total: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """`Mean.value` on the host, where it is no program to compile."""
     with np.errstate(all="ignore"):
-        return np.asarray(total / weight)
+        return np.where(weight == 0, np.nan, total / weight)
+
+
+def _array(values: Any) -> Array:
+    return jnp.asarray(values, None if hasattr(values, "dtype") else float)

@@ -1,10 +1,10 @@
-"""Optax transformations with Keras' numerics: RMSprop, Adam, and what goes with them.
+"""How do gradients become updates? Keras' RMSprop and Adam, as Optax transformations.
 
 What Keras passes to an optimizer, Optax chains or schedules:
 
-    clipvalue=0.5              optax.chain(optax.clip(0.5), adam())
-    clipnorm=1.0               optax.chain(clip_by_norm(1.0), adam())
-    global_clipnorm=1.0        optax.chain(optax.clip_by_global_norm(1.0), adam())
+    clipvalue=0.5              optax.chain(optax.clip(0.5), keras_adam())
+    clipnorm=1.0               optax.chain(clip_by_norm(1.0), keras_adam())
+    global_clipnorm=1.0        optax.chain(optax.clip_by_global_norm(1.0), keras_adam())
     ExponentialDecay           optax.exponential_decay
     CosineDecay                optax.cosine_decay_schedule
     PiecewiseConstantDecay     optax.piecewise_constant_schedule({boundary + 1: factor})
@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import optax
 
 
-def rmsprop(
+def keras_rmsprop(
     learning_rate: optax.ScalarOrSchedule = 0.001,
     *,
     rho: float = 0.9,
@@ -45,7 +45,7 @@ def rmsprop(
       centered: subtract the square of the mean gradient from v.
 
     Example:
-      >>> optimizer = rmsprop(0.01)
+      >>> optimizer = keras_rmsprop(0.01)
       >>> updates, _ = optimizer.update(
       ...     {"w": jnp.array(2.0)}, optimizer.init({"w": jnp.array(1.0)})
       ... )
@@ -61,7 +61,7 @@ def rmsprop(
     )
 
 
-def adam(
+def keras_adam(
     learning_rate: optax.ScalarOrSchedule = 0.001,
     *,
     b1: float = 0.9,
@@ -87,7 +87,7 @@ def adam(
       epsilon: epsilon hat.
 
     Example:
-      >>> optimizer = adam(0.01)
+      >>> optimizer = keras_adam(0.01)
       >>> updates, _ = optimizer.update(
       ...     {"w": jnp.array(2.0)}, optimizer.init({"w": jnp.array(1.0)})
       ... )
@@ -106,7 +106,7 @@ def adam(
 def scale_by_adam_epsilon_hat(
     b1: float = 0.9, b2: float = 0.999, epsilon: float = 1e-7
 ) -> optax.GradientTransformation:
-    """`adam` before the learning rate, to be chained with other transformations.
+    """`keras_adam` before the learning rate, to be chained with other transformations.
 
     Args:
       b1: decay of the mean of the gradients.
@@ -188,10 +188,10 @@ def adjustable(
     last digit. Another rate is another number in the state and compiles nothing.
 
     Args:
-      make_optimizer: from a learning rate to an Optax transformation, such as `adam`
-        or `lambda rate: optax.chain(clip_by_norm(1.0), rmsprop(rate, rho=0.8))`.
+      make_optimizer: from a learning rate to an Optax transformation, such as
+        `keras_adam` or `lambda rate: optax.chain(clip_by_norm(1.0), optax.sgd(rate))`.
       learning_rate: the first one; a schedule, which counts updates by itself, goes to
-        `adam` directly.
+        `keras_adam` directly.
 
     Returns:
       An Optax transformation, for `init_state` and for `fit(..., learning_rate=...)`.
@@ -200,7 +200,7 @@ def adjustable(
       TypeError: a schedule.
 
     Example:
-      >>> optimizer = adjustable(adam, 0.01)
+      >>> optimizer = adjustable(keras_adam, 0.01)
       >>> params = {"w": jnp.array(1.0)}
       >>> state = optimizer.init(params)
       >>> state = optax.tree.set(state, learning_rate=jnp.array(0.5))
@@ -211,7 +211,7 @@ def adjustable(
     if callable(learning_rate):
         raise TypeError(
             "adjustable takes the first learning rate, a number, got a function; a "
-            "schedule of updates goes to the optimizer itself, as in adam(schedule)."
+            "schedule of updates goes to the optimizer itself: keras_adam(schedule)."
         )
     inject = optax.inject_hyperparams(
         lambda learning_rate: make_optimizer(learning_rate)

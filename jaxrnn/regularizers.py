@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from jaxrnn.rules import rules_by_leaf
+
 Regularizer = Callable[[Any], Array]  # an array -> a scalar
 
 
@@ -33,7 +35,7 @@ def l2(rate: float) -> Regularizer:
     """Keras' L2: rate * sum(x^2), without the half of some textbooks.
 
     Its gradient, 2 rate x, passes through the optimizer; the weight decay of AdamW
-    does not (see `jaxrnn.adam`).
+    does not (see `jaxrnn.keras_adam`).
 
     Args:
       rate: at least 0; Keras' default is 0.01.
@@ -150,19 +152,12 @@ def penalty(params: PyTree, rules: Mapping[str, Regularizer]) -> Float[Array, ""
       >>> loss_fn(params, batch)[0].item()  # 3^2 + 3 + 1
       13.0
     """
-    leaves = {
-        "/" + jax.tree_util.keystr(path, simple=True, separator="/"): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
-    }
-    penalties = []
-    for name, regularizer in rules.items():
-        chosen = [leaf for path, leaf in leaves.items() if path.endswith(f"/{name}")]
-        if not chosen:
-            raise ValueError(
-                f"every name in rules must end the path of a parameter, got {name!r}; "
-                f"the parameters are {[path[1:] for path in leaves]}."
-            )
-        penalties += map(regularizer, chosen)
+    leaves = jax.tree.leaves(params)
+    penalties = [
+        regularizer(leaf)
+        for leaf, regularizers in zip(leaves, rules_by_leaf(params, rules), strict=True)
+        for regularizer in regularizers
+    ]
     return jnp.asarray(sum(penalties, 0.0))
 
 
@@ -179,7 +174,7 @@ def activity_penalty(
 
     Keras' LSTM and GRU do so (with the outputs held at masked steps, where ours are
     zero by default). Keras' SimpleRNN takes an `activity_regularizer` and drops it
-    without a word; this function does not ask which layer the outputs are from.
+    without a word; this function takes the outputs of any layer.
 
     Args:
       outputs: of any layer, rows first.

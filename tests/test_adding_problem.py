@@ -10,7 +10,7 @@ import pytest
 from PIL import Image  # Matplotlib brings it
 
 import jaxrnn
-from jaxrnn import report
+from jaxrnn import files
 
 
 @pytest.mark.parametrize("length", [2, 9])
@@ -75,7 +75,7 @@ def test_each_model_stops_by_itself(over):
 def test_gru_learns_short_sequences(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(adding_problem, "LAYERS", {"GRU": jaxrnn.GRU})
     adding_problem.main(seeds=2, lengths=(4,), epochs=6, features=16, out=tmp_path)
-    records = report.read_records(tmp_path / "adding_problem.jsonl")
+    records = files.read_json_lines(tmp_path / "adding_problem.jsonl")
     assert [r["seed"] for r in records] == [0, 1]
     for record in records:
         assert record["test_mse"] < adders.BASELINE_MSE / 3

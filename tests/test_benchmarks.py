@@ -17,7 +17,7 @@ import timing
 from PIL import Image  # Matplotlib brings it
 
 import jaxrnn
-from jaxrnn import report
+from jaxrnn import files
 
 BENCHMARKS = pathlib.Path(speed.__file__).parent
 COMMANDS = ("host", "install_peers", "peers", "speed", "startup")
@@ -103,7 +103,7 @@ def small(monkeypatch):
 def test_speed_measures_updates_gradients_and_growth(small, tmp_path):
     del small
     speed.main(repeats=1, shapes=("tiny",), layers=("simple_rnn",), out=tmp_path)
-    records = report.read_records(tmp_path / "speed.jsonl")
+    records = files.read_json_lines(tmp_path / "speed.jsonl")
     updates = [r for r in records if "updates" in r]
     assert [r["solver"] for r in updates] == ["Scan", "default", "default"]
     assert [r["over"] for r in updates] == ["", "one_by_one", "vmap"]
@@ -129,7 +129,7 @@ def test_speed_measures_updates_gradients_and_growth(small, tmp_path):
 
 def test_host_and_device_train_alike(monkeypatch):
     """Three batches of 4 and one of 2; losses of one and the same epoch, in float32."""
-    monkeypatch.setattr(host, "SIZES", {"small": (4, 5, jaxrnn.adam)})
+    monkeypatch.setattr(host, "SIZES", {"small": (4, 5, jaxrnn.keras_adam)})
     rows = host.epochs("small", repeats=1, reviews=14)
     assert [row["updates"] for row in rows] == [4, 4, 4]
     np.testing.assert_allclose([r["loss"] for r in rows], rows[0]["loss"], rtol=1e-5)

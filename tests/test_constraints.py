@@ -87,8 +87,8 @@ def run(optimizer):
 
 def test_training_with_constraints():
     """A dozen steps of RMSprop that reach the bounds, against Keras' own optimizer."""
-    found = run(constrained(jaxrnn.rmsprop(0.1), RULES))
-    free = run(jaxrnn.rmsprop(0.1))
+    found = run(constrained(jaxrnn.keras_rmsprop(0.1), RULES))
+    free = run(jaxrnn.keras_rmsprop(0.1))
     with keras_rules():
         variables = [keras.Variable(p) for p in jax.tree.leaves(PARAMS)]
         head_kernel, bias, kernel, _ = variables  # sorted by name

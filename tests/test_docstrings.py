@@ -59,7 +59,7 @@ PUBLIC = [
     jaxrnn.constraints,
     jaxrnn.metrics,
     jaxrnn.logs,
-    jaxrnn.report,
+    jaxrnn.files,
 ]
 
 

@@ -9,10 +9,11 @@ import sys
 
 import numpy as np
 import pytest
+import report
 import reproduce
 from PIL import Image  # Matplotlib brings it
 
-from jaxrnn import report
+from jaxrnn import files
 
 ROOT = pathlib.Path(__file__).parent.parent
 EXPERIMENTS = ROOT / "experiments"
@@ -46,9 +47,26 @@ def assert_picture(path):
     assert (picture < 128).mean() > 0.005
 
 
+@pytest.mark.parametrize("models", [(), (3,)])
+def test_a_history_is_drawn(tmp_path, models):
+    rng = np.random.default_rng(0)
+    history = {n: rng.random((4, *models)) for n in ("loss", "accuracy", "val_loss")}
+    report.plot_history(history, tmp_path / "plot.png", title="a title")
+    assert_picture(tmp_path / "plot.png")
+    picture = np.asarray(Image.open(tmp_path / "plot.png"))
+    assert picture.shape[1] > 2 * picture.shape[0]  # two panels side by side
+
+
+def test_a_table_and_a_spread():
+    rows = [{"model": "GRU", "mse": report.mean_and_spread([0.1, 0.2])}, {"model": 1}]
+    table = report.markdown_table([rows[0], rows[1] | {"mse": ""}])
+    assert table.splitlines()[2:] == ["| GRU | 0.150 ± 0.071 |", "| 1 |  |"]
+    assert report.mean_and_spread([0.5], digits=1) == "0.5"
+
+
 def test_sentences_are_told_apart(tmp_path):
     printed = run("sentences.py", "--seeds", 2, "--out", tmp_path, **QUICK)
-    records = report.read_records(tmp_path / "sentences.jsonl")
+    records = files.read_json_lines(tmp_path / "sentences.jsonl")
     assert [r["accuracy"] for r in records] == [1.0, 1.0]
     assert {r["parameters"] for r in records} == {30_341}
     assert "| Cats are loyal | new |" in printed
@@ -58,7 +76,7 @@ def test_sentences_are_told_apart(tmp_path):
 def test_sine_lands_where_keras_lands(tmp_path):
     """The tutorial's layout has a test MSE of 0.095 to 0.125, and a dead kernel."""
     printed = run("sine.py", "--seeds", 2, "--out", tmp_path, **QUICK)
-    records = report.read_records(tmp_path / "sine.jsonl")
+    records = files.read_json_lines(tmp_path / "sine.jsonl")
     tutorial = [r for r in records if "(N, 1, 4)" in r["layout"]]
     in_time = [r for r in records if "(N, 4, 1)" in r["layout"]]
     assert 0.095 < np.mean([r["test_mse"] for r in tutorial]) < 0.125
@@ -81,7 +99,7 @@ def test_sine_lands_where_keras_lands(tmp_path):
 def test_reviews_land_where_keras_lands(tmp_path, variant, parameters, low, high):
     """The bands that Keras' runs give; one seed, so a point wider on either side."""
     run("imdb.py", variant, "--seeds", 1, "--out", tmp_path)
-    (record,) = report.read_records(tmp_path / f"imdb-{variant}.jsonl")
+    (record,) = files.read_json_lines(tmp_path / f"imdb-{variant}.jsonl")
     assert record["parameters"] == parameters
     assert low - 0.01 < record["test_accuracy"] < high + 0.01
     assert len(record["predictions"]) == 5
@@ -98,7 +116,7 @@ def test_reviews_land_where_keras_lands(tmp_path, variant, parameters, low, high
 def test_options_of_the_reviews_run(tmp_path, options):
     arguments = ("--seeds", 1, "--epochs", 3, "--out", tmp_path)
     run("imdb.py", "004b", *arguments, *options)
-    (record,) = report.read_records(tmp_path / "imdb-004b.jsonl")
+    (record,) = files.read_json_lines(tmp_path / "imdb-004b.jsonl")
     assert record["test_accuracy"] > 0.6  # better than a coin
 
 

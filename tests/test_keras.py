@@ -490,26 +490,26 @@ def test_masked_classifier_matches_mask_zero(padding):
 
 # Ours, Keras' with the same settings, and what Optax would be without our help.
 OPTIMIZERS = {
-    "rmsprop": (jaxrnn.rmsprop(), lambda: keras.optimizers.RMSprop()),
+    "rmsprop": (jaxrnn.keras_rmsprop(), lambda: keras.optimizers.RMSprop()),
     "rmsprop_momentum": (
-        jaxrnn.rmsprop(0.003, rho=0.8, momentum=0.9, epsilon=1e-6),
+        jaxrnn.keras_rmsprop(0.003, rho=0.8, momentum=0.9, epsilon=1e-6),
         lambda: keras.optimizers.RMSprop(0.003, rho=0.8, momentum=0.9, epsilon=1e-6),
     ),
     "rmsprop_centered": (
-        jaxrnn.rmsprop(centered=True),
+        jaxrnn.keras_rmsprop(centered=True),
         lambda: keras.optimizers.RMSprop(centered=True),
     ),
     "rmsprop_centered_momentum": (
-        jaxrnn.rmsprop(centered=True, momentum=0.5),
+        jaxrnn.keras_rmsprop(centered=True, momentum=0.5),
         lambda: keras.optimizers.RMSprop(centered=True, momentum=0.5),
     ),
-    "adam": (jaxrnn.adam(), lambda: keras.optimizers.Adam()),
+    "adam": (jaxrnn.keras_adam(), lambda: keras.optimizers.Adam()),
     "adam_settings": (
-        jaxrnn.adam(0.003, b1=0.8, b2=0.99, epsilon=1e-5),
+        jaxrnn.keras_adam(0.003, b1=0.8, b2=0.99, epsilon=1e-5),
         lambda: keras.optimizers.Adam(0.003, beta_1=0.8, beta_2=0.99, epsilon=1e-5),
     ),
     "adam_schedule": (
-        jaxrnn.adam(optax.exponential_decay(0.001, 10, 0.9)),
+        jaxrnn.keras_adam(optax.exponential_decay(0.001, 10, 0.9)),
         lambda: keras.optimizers.Adam(
             keras.optimizers.schedules.ExponentialDecay(0.001, 10, 0.9)
         ),
@@ -620,8 +620,8 @@ def test_binary_accuracy():
 
 
 TRAINED = {
-    "rmsprop": (jaxrnn.rmsprop(), "rmsprop"),
-    "adam": (jaxrnn.adam(), "adam"),
+    "rmsprop": (jaxrnn.keras_rmsprop(), "rmsprop"),
+    "adam": (jaxrnn.keras_adam(), "adam"),
 }
 
 

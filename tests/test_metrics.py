@@ -1,12 +1,12 @@
-"""Do means add up exactly, and do records reach a file, a table and a picture?"""
+"""Do means weigh what they say, add up exactly, and leave out what weighs nothing?"""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image  # Matplotlib brings it
 
 import jaxrnn
-from jaxrnn import metrics, report
+from jaxrnn import metrics
 
 
 def test_means_of_unequal_batches_add_up():
@@ -28,50 +28,59 @@ def test_values_keep_one_number_per_model():
     np.testing.assert_array_equal(metrics.values({"loss": mean})["loss"], [0.5, 2.0])
 
 
-def test_records_come_back_from_the_file(tmp_path):
-    records = [
-        {"loss": np.float32(0.5), "by_epoch": np.arange(3), "key": jnp.array(2)},
-        {"text": "±"},
-    ]
-    report.write_records(tmp_path / "new" / "records.jsonl", records)
-    assert report.read_records(tmp_path / "new" / "records.jsonl") == [
-        {"loss": 0.5, "by_epoch": [0, 1, 2], "key": 2},
-        {"text": "±"},
-    ]
-
-
-@pytest.mark.parametrize("models", [(), (3,)])
-def test_plot_history_draws_something(tmp_path, models):
+@pytest.mark.parametrize(
+    ("shape", "axes"), [((4,), 1), ((4, 1), 1), ((4, 3), 1), ((4, 3), 2), ((4, 3), 0)]
+)
+def test_a_weight_belongs_to_the_leading_axes(shape, axes):
+    """The oracle: NumPy's average, of the weight repeated along the other axes."""
     rng = np.random.default_rng(0)
-    history = {n: rng.random((4, *models)) for n in ("loss", "accuracy", "val_loss")}
-    report.plot_history(history, tmp_path / "plot.png", title="a title")
-    picture = np.asarray(Image.open(tmp_path / "plot.png").convert("L"))
-    assert picture.shape[1] > 2 * picture.shape[0]  # two panels side by side
-    assert (picture < 128).mean() > 0.005  # ink
+    values = rng.standard_normal(shape).astype(np.float32)
+    weight = rng.random(shape[:axes]).astype(np.float32)
+    each = np.asarray(weight).reshape(*shape[:axes], *[1] * (len(shape) - axes))
+    want = np.average(values, weights=np.broadcast_to(each, shape))
+    mean = jaxrnn.Mean.of(jnp.asarray(values), jnp.asarray(weight))
+    np.testing.assert_allclose(mean.value, want, rtol=1e-5)
+    np.testing.assert_allclose(mean.weight, np.broadcast_to(each, shape).sum())
 
 
-def test_progress_keeps_the_time():
-    with report.progress_bar(3, "three epochs") as progress:
-        for epoch in range(3):
-            progress(epoch, {"loss": np.array([0.5, 0.7])})
-    assert len(progress.ended) == 4
-    assert progress.epoch_s == np.median(np.diff(progress.ended)[1:])
+def test_lists_are_numbers():
+    mean = jaxrnn.Mean.of(jnp.arange(16.0).reshape(4, 4), [1, 0, 0, 0])
+    assert mean.value == 1.5
+    assert jaxrnn.Mean.of([1, 2], [0.25, 0.75]).value == 1.75
+    assert jaxrnn.Mean.of([[1, 2], [3, 6]]).value == 3
 
 
 @pytest.mark.parametrize(
-    ("use", "package", "extra"),
-    [
-        (lambda: report.new_figure(1), "matplotlib", "plots"),
-        (lambda: report.progress_bar(1, "").__enter__(), "tqdm", "experiments"),
-    ],
+    ("values", "weight"),
+    [((4,), (4, 1)), ((4, 4), (4, 1)), ((4, 3), (3,)), ((4,), (3,)), ((4,), (1,))],
 )
-def test_missing_package_is_named(monkeypatch, use, package, extra):
-    def no_package(name, *args):
-        if name.startswith(package):
-            raise ModuleNotFoundError(name=name)
-        return importlib_import(name, *args)
+def test_a_weight_that_does_not_fit_is_refused(values, weight):
+    with pytest.raises(ValueError, match=r"leading axes, got weight .* for values"):
+        jaxrnn.Mean.of(jnp.ones(values), jnp.ones(weight))
 
-    importlib_import = report.importlib.import_module
-    monkeypatch.setattr(report.importlib, "import_module", no_package)
-    with pytest.raises(ImportError, match=rf"{package}.*jaxrnn\[{extra}\]"):
-        use()
+
+def test_a_weight_of_zero_leaves_out_whatever_is_there():
+    """Value and gradient are those of the other rows alone."""
+    values = jnp.array([1.0, jnp.nan, 3.0, jnp.inf, -jnp.inf])
+    weight = jnp.array([1.0, 0.0, 3.0, 0.0, 0.0])
+    value, gradient = jax.value_and_grad(
+        lambda values: jaxrnn.Mean.of(values, weight).value
+    )(values)
+    assert value == 2.5
+    np.testing.assert_array_equal(gradient, [0.25, 0, 0.75, 0, 0])
+
+
+def test_a_batch_without_weight_is_nothing():
+    """It adds nothing, its gradient is zero, and its mean is not a number."""
+    nothing = jaxrnn.Mean.of(jnp.array([jnp.nan, 1.0]), jnp.zeros(2))
+    assert nothing == (0, 0)
+    assert jaxrnn.Mean.of(jnp.array([2.0, 4.0])).add(nothing).value == 3
+    value, gradient = jax.value_and_grad(
+        lambda values: jaxrnn.Mean.of(values, jnp.zeros(2)).value
+    )(jnp.array([jnp.nan, 1.0]))
+    assert np.isnan(value)
+    np.testing.assert_array_equal(gradient, [0, 0])
+    models = jaxrnn.Mean(jnp.array([0.0, 3.0]), jnp.array([0.0, 2.0]))
+    np.testing.assert_array_equal(
+        metrics.values({"loss": models})["loss"], [np.nan, 1.5]
+    )

@@ -13,7 +13,7 @@ from PIL import Image  # Matplotlib brings it
 from scipy import special
 
 import jaxrnn
-from jaxrnn import data, report
+from jaxrnn import data, files
 
 VOCAB_SIZE, EMBED_FEATURES = 8, 3
 NUMPY_STEPS = {
@@ -104,7 +104,7 @@ def test_training_carries_memory_from_window_to_window():
     """
     ids = np.tile(np.array([4, 5, 4, 6], np.int32), 60)
     model, params = language_model(next_word.LAYERS["SimpleRNN"], features=8)
-    optimizer = jaxrnn.adam(0.05)
+    optimizer = jaxrnn.keras_adam(0.05)
     loss_fn = functools.partial(next_word.read_window, model=model)
     state = jaxrnn.init_state(jax.tree.map(lambda p: p / 3, params), optimizer)
     for _ in range(10):
@@ -156,7 +156,7 @@ def test_next_word_runs_from_reviews_to_table(tmp_path, monkeypatch, capsys):
         next_word.main(
             seeds=2, epochs=2, vocab_size=VOCAB_SIZE, features=4, window=4, out=tmp_path
         )
-    records = report.read_records(tmp_path / "next_word.jsonl")
+    records = files.read_json_lines(tmp_path / "next_word.jsonl")
     assert [r["model"] for r in records][::3] == ["unigrams", "GRU"]
     uniform = VOCAB_SIZE - 1  # ids 1 to 7, drawn alike: nobody can know better by much
     for record in records:

@@ -61,8 +61,11 @@ def assert_same(found, want):
 
 
 OPTIMIZERS = {
-    "rmsprop": (lambda rate: jaxrnn.rmsprop(rate, momentum=0.5), {"momentum": 0.5}),
-    "adam": (jaxrnn.adam, {}),
+    "rmsprop": (
+        lambda rate: jaxrnn.keras_rmsprop(rate, momentum=0.5),
+        {"momentum": 0.5},
+    ),
+    "adam": (jaxrnn.keras_adam, {}),
 }
 KERAS = {"rmsprop": keras.optimizers.RMSprop, "adam": keras.optimizers.Adam}
 CLIPS = {
@@ -86,7 +89,7 @@ def test_clipping(name):
         wanted.append(want)
 
 
-def test_weight_decay_as_the_docstring_of_adam_has_it():
+def test_weight_decay_as_the_docstring_of_keras_adam_has_it():
     found = ours(
         optax.chain(
             jaxrnn.optimizers.scale_by_adam_epsilon_hat(),
@@ -139,5 +142,5 @@ def test_adjustable_changes_no_digit(name):
 def test_bad_input_is_explained(untyped):
     with pytest.raises(ValueError, match="max_norm must be positive, got 0"):
         jaxrnn.clip_by_norm(0.0)
-    with pytest.raises(TypeError, match=r"goes to the optimizer itself.*adam\(sched"):
-        untyped(jaxrnn.adjustable)(jaxrnn.adam, optax.constant_schedule(0.1))
+    with pytest.raises(TypeError, match=r"to the optimizer itself: keras_adam\(sch"):
+        untyped(jaxrnn.adjustable)(jaxrnn.keras_adam, optax.constant_schedule(0.1))

@@ -15,7 +15,7 @@ from peer_list import PEERS
 from peer_programs import layouts, workloads
 from PIL import Image  # Matplotlib brings it
 
-from jaxrnn import report
+from jaxrnn import files
 
 
 def test_peers_take_turns(tmp_path):
@@ -29,7 +29,7 @@ def test_peers_take_turns(tmp_path):
         block_s=0.001,
         out=tmp_path,
     )
-    about, ours, many, linen = report.read_records(tmp_path / "peers.jsonl")
+    about, ours, many, linen = files.read_json_lines(tmp_path / "peers.jsonl")
     assert about["not_installed"] == {}
     assert set(about["devices"]) == {"jaxrnn", "jaxrnn, 16 models", "flax.linen"}
     assert (ours["peer"], linen["peer"]) == ("jaxrnn", "flax.linen")

@@ -71,14 +71,6 @@ def test_penalty_goes_by_the_end_of_the_path(rules, want):
     assert jax.jit(lambda params: penalty(params, rules))(PARAMS) == want
 
 
-@pytest.mark.parametrize("name", ["ernel", "recurrent", "kernel/head", ""])
-def test_a_name_that_fits_nothing(name):
-    with pytest.raises(
-        ValueError, match=rf"got '{name}'; the parameters are .*'recurrent/kernel'"
-    ):
-        penalty(PARAMS, {"kernel": l2(1.0), name: l2(1.0)})
-
-
 @pytest.mark.parametrize("rate", [-1e-3, np.nan, np.inf])
 @pytest.mark.parametrize("make", [l1, l2, orthogonal])
 def test_a_rate_that_is_none(make, rate):

@@ -13,7 +13,7 @@ import pytest
 import startup
 
 import jaxrnn
-from jaxrnn.cells import base
+from jaxrnn.cells import params
 
 EXPERIMENTS = pathlib.Path(startup.__file__).parents[1]
 
@@ -53,25 +53,25 @@ jax.monitoring.register_event_duration_secs_listener(listener)
 
 dataset = jaxrnn.data.Dataset(np.ones((5, 3, 2), np.float32), np.ones(5, np.float32))
 model = jaxrnn.Forecaster(jaxrnn.SimpleRNN(4), hidden_features=2)
-optimizer = jaxrnn.adam()
+optimizer = jaxrnn.keras_adam()
 
 def loss_fn(params, batch):
     error = model.apply({"params": params}, batch.inputs) - batch.targets
     loss = jaxrnn.Mean.of(error**2, batch.sample_weight)
     return loss.value, {"loss": loss}
 
-def start(seed):
-    key = jax.random.key(seed)
-    params = model.init(key, dataset.inputs)["params"]
-    return key, jaxrnn.init_state(params, optimizer)
+def init_fn(key):
+    return model.init(key, dataset.inputs)["params"]
 
-keys, state = jax.jit(jax.vmap(start))(np.arange(2))
+keys = jax.random.split(jax.random.key(0), 2)
+compiled.clear()
+state = jaxrnn.create_train_state(init_fn, optimizer, keys)
 jaxrnn.fit(state, dataset, loss_fn=loss_fn, optimizer=optimizer, key=keys, epochs=1,
     batch_size=2, validation=dataset, over=jax.vmap)
 print(json.dumps(compiled))
 """
     compiled = in_fresh_python(code, JAX_DISABLE_MOST_OPTIMIZATIONS="true")
-    assert compiled == ["start", "train_epoch", "evaluate"]
+    assert compiled == ["create_train_state", "train_epoch", "evaluate"]
 
 
 @pytest.mark.parametrize("over", [jax.vmap, jaxrnn.one_by_one])
@@ -99,7 +99,7 @@ def test_one_program_draws_the_initial_values_of_eager_init(over):
 def test_initializers_are_those_of_jax(name, dtype, x64):
     del x64
     key, shape = jax.random.key(3), (4, 12)
-    found = getattr(base, name)(key, shape, dtype)
+    found = getattr(params, name)(key, shape, dtype)
     want = getattr(jax.nn.initializers, name)()(key, shape, dtype)
     assert found.dtype == dtype
     np.testing.assert_allclose(found, want, rtol=0, atol=4 * jnp.finfo(dtype).eps)

@@ -9,7 +9,7 @@ import vanishing_gradient
 from PIL import Image  # Matplotlib brings it
 
 import jaxrnn
-from jaxrnn import report
+from jaxrnn import files
 
 
 @pytest.mark.parametrize("name", ["simple_rnn", "gru", "lstm"])
@@ -53,7 +53,7 @@ def test_norms_are_of_each_model_before_and_after(tmp_path, monkeypatch, capsys)
     vanishing_gradient.main(
         seeds=2, length=4, epochs=1, updates=20, features=3, sequences=2, out=tmp_path
     )
-    records = report.read_records(tmp_path / "vanishing_gradient.jsonl")
+    records = files.read_json_lines(tmp_path / "vanishing_gradient.jsonl")
     assert [(r["model"], r["seed"], r["when"]) for r in records] == [
         (name, seed, when)
         for name in layers

@@ -26,8 +26,8 @@ import jaxrnn
 from jaxrnn import data, metrics
 
 SIZES = {  # (batch, time, optimizer)
-    "imdb-001": (32, 500, jaxrnn.rmsprop),
-    "imdb-002": (128, 100, jaxrnn.adam),
+    "imdb-001": (32, 500, jaxrnn.keras_rmsprop),
+    "imdb-002": (128, 100, jaxrnn.keras_adam),
 }
 
 

@@ -1,10 +1,13 @@
 """How do a benchmark's numbers reach a reader? As those of every experiment do."""
 
 import pathlib
+import sys
 
-from jaxrnn.report import markdown_table as markdown_table
-from jaxrnn.report import new_figure as new_figure
-from jaxrnn.report import save_figure as save_figure
-from jaxrnn.report import write_records as write_json_lines  # noqa: F401
+from jaxrnn.files import write_json_lines as write_json_lines
+
+sys.path.append(str(pathlib.Path(__file__).parents[1]))
+from report import markdown_table as markdown_table
+from report import new_figure as new_figure
+from report import save_figure as save_figure
 
 RESULTS = pathlib.Path(__file__).parents[1] / "results"

@@ -12,7 +12,7 @@ from speed_cases import FLAX, LAYERS, SCALES, SOLVERS
 from timing import compiled, interleaved, median_ratio, summary
 
 import jaxrnn
-from jaxrnn.recurrence import default_scan
+from jaxrnn.solvers.default import default_scan
 
 
 def gradient(

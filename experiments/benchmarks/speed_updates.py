@@ -105,7 +105,7 @@ def fit_of(
       over: how they become one program, `jax.vmap` or `jaxrnn.one_by_one`; None for one
         model without a leading axis.
     """
-    optimizer = jaxrnn.adam()
+    optimizer = jaxrnn.keras_adam()
     dataset = training.dataset
 
     def new_state(key):

@@ -49,7 +49,7 @@ def first_update(launched: float, init: str) -> dict[str, float]:
     ones = np.ones(128, np.float32)
     batch = jaxrnn.data.Batch(ids, labels, None, ones, ones)
     model = jaxrnn.TextClassifier(10_000, 32, jaxrnn.SimpleRNN(32))
-    optimizer = jaxrnn.adam()
+    optimizer = jaxrnn.keras_adam()
 
     def loss_fn(params, batch):
         p = jax.nn.sigmoid(model.apply({"params": params}, batch.inputs))
@@ -57,13 +57,16 @@ def first_update(launched: float, init: str) -> dict[str, float]:
         loss = jaxrnn.Mean.of(losses, batch.sample_weight)
         return loss.value, {"loss": loss}
 
-    def start(seed):
-        key = jax.random.key(seed)
-        params = model.init(key, ids[:1])["params"]
-        return jaxrnn.init_state(params, optimizer)
+    def init_fn(key):
+        return model.init(key, ids[:1])["params"]
 
     done("data, model")
-    state = jax.block_until_ready((jax.jit(start) if init == "jit" else start)(0))
+    key = jax.random.key(0)
+    if init == "jit":
+        state = jaxrnn.create_train_state(init_fn, optimizer, key)
+    else:
+        state = jaxrnn.init_state(init_fn(key), optimizer)
+    state = jax.block_until_ready(state)
     done("init")
     traced = jaxrnn.train_step.trace(state, batch, loss_fn=loss_fn, optimizer=optimizer)
     done("update: trace")

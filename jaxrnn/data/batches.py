@@ -13,7 +13,7 @@ class Dataset(NamedTuple):
 
     NumPy arrays, or JAX arrays once they are on a device.
 
-    A NamedTuple cannot check itself: `check_dataset` does.
+    Nothing is checked here: `check_dataset` does it.
 
     Attributes:
       inputs: ids `(examples, time)` or features `(examples, time, features)`.
@@ -156,7 +156,7 @@ def batches(
 ) -> Iterator[Batch]:
     """Iterates once over `dataset` in batches that all have one shape.
 
-    The last, short batch is filled with copies of row 0 of the dataset, whose
+    The last, short batch is filled with copies of the first row that is visited, whose
     `sample_weight` is 0. (Keras makes that batch smaller.)
 
     Args:
@@ -177,22 +177,60 @@ def batches(
     """
     check_dataset(dataset)
     examples = dataset.inputs.shape[0]
-    filled = num_batches(examples, batch_size) * batch_size
-    order = np.zeros(filled, np.int64)  # a filler row repeats row 0
-    order[:examples] = np.arange(examples) if rng is None else rng.permutation(examples)
-    valid = (np.arange(filled) < examples).astype(np.float32)
-    weight = valid.copy()
-    if dataset.sample_weight is not None:
-        weight *= dataset.sample_weight[order]
+    order = np.arange(examples) if rng is None else rng.permutation(examples)
+    by_batch = zip(*cut_order(order, batch_size), strict=True)
+    return (as_batch(_take(dataset, rows), valid) for rows, valid in by_batch)
 
-    def take_batch(rows: slice) -> Batch:
-        inputs, targets, mask, _ = _take(dataset, order[rows])
-        return Batch(inputs, targets, mask, weight[rows], valid[rows])
 
-    return (
-        take_batch(slice(first, first + batch_size))
-        for first in range(0, len(order), batch_size)
-    )
+def cut_order(order: Any, batch_size: int) -> tuple[Any, Any]:
+    """Cuts an order of visiting into batches that all have one size.
+
+    What fills up the last batch is the first row again, so that filler is never a row
+    that the order does not visit.
+
+    Args:
+      order: rows of a dataset, of NumPy or JAX; what is returned is of the same.
+      batch_size: rows per batch; may exceed the length of the order.
+
+    Returns:
+      The rows (batches, batch_size), and as many numbers: 1 for these, 0 for filler.
+
+    Raises:
+      ValueError: if the order is empty, or `batch_size` is less than 1.
+
+    Example:
+      >>> rows, valid = cut_order(np.array([6, 5, 7]), 2)
+      >>> rows.tolist(), valid.tolist()
+      ([[6, 5], [7, 6]], [[1.0, 1.0], [1.0, 0.0]])
+    """
+    xp = order.__array_namespace__()
+    examples = order.shape[0]
+    batches = num_batches(examples, batch_size)
+    filler = xp.broadcast_to(order[:1], (batches * batch_size - examples,))
+    rows = xp.concat([order, filler]).reshape(batches, batch_size)
+    valid = (xp.arange(batches * batch_size) < examples).astype("float32")
+    return rows, valid.reshape(batches, batch_size)
+
+
+def as_batch(rows: Dataset, valid: Float[Any, " batch"]) -> Batch:
+    """The rows of one batch with their weights, 0 for filler.
+
+    Args:
+      rows: of a dataset, filler included; of NumPy or JAX.
+      valid: 1 for a row of the dataset, 0 for filler.
+
+    Example:
+      >>> rows = Dataset(np.zeros((2, 3)), np.zeros(2), None, np.array([5.0, 5.0]))
+      >>> as_batch(rows, np.array([1.0, 0.0])).sample_weight.tolist()
+      [5.0, 0.0]
+    """
+    inputs, targets, mask, weight = rows
+    if weight is None:
+        weight = valid
+    else:
+        xp = valid.__array_namespace__()
+        weight = xp.where(valid > 0, weight, 0).astype("float32")
+    return Batch(inputs, targets, mask, weight, valid)
 
 
 def streams(sequence: Shaped[np.ndarray, "length ..."], batch_size: int) -> Dataset:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int, Int32
 
+from jaxrnn import files
 from jaxrnn.data import imdb_cache, imdb_source
 from jaxrnn.data.batches import Dataset
 from jaxrnn.data.imdb_cache import EncodedReviews, EncodedSplit
@@ -160,7 +161,8 @@ def load_imdb(
     builder = imdb_source.prepared_builder(data_dir)
     identity = (imdb_cache.CACHE_VERSION, imdb_source.fingerprint(builder), index_bytes)
     name = f"imdb-{hashlib.sha256(repr(identity).encode()).hexdigest()[:16]}.npz"
-    path = imdb_cache.cache_directory(cache_dir) / name
+    folder = Path(cache_dir).expanduser() if cache_dir else files.cache_folder()
+    path = folder / name
     encoded = imdb_cache.load_encoded(path)
     if encoded is None:
         encoded = _encode_reviews(builder, word_ids, lower)

@@ -7,8 +7,6 @@ be deleted at any time.
 """
 
 import json
-import os
-import tempfile
 import warnings
 import zipfile
 from pathlib import Path
@@ -16,6 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Int, Int32
+
+from jaxrnn import files
 
 CACHE_VERSION = 1  # raise it when the encoding or the layout of the file changes
 
@@ -34,18 +34,6 @@ class EncodedReviews(NamedTuple):
     train: EncodedSplit
     test: EncodedSplit
     word_ids: dict[str, int]
-
-
-def cache_directory(cache_dir: str | os.PathLike[str] | None) -> Path:
-    """Returns `cache_dir`, or the user's: `$XDG_CACHE_HOME/jaxrnn`, `~/.cache/jaxrnn`.
-
-    Args:
-      cache_dir: the folder itself; None takes the user's.
-    """
-    if cache_dir is not None:
-        return Path(cache_dir).expanduser()
-    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(home).expanduser() / "jaxrnn"
 
 
 def load_encoded(path: Path) -> EncodedReviews | None:
@@ -93,11 +81,8 @@ def save_encoded(path: Path, encoded: EncodedReviews) -> None:
         for field, array in getattr(encoded, name)._asdict().items():
             arrays[f"{name}_{field}"] = array
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-            unfinished = Path(scratch) / path.name
+        with files.replacing(path) as unfinished:
             np.savez(unfinished, **arrays)
-            os.replace(unfinished, path)  # atomic: same file system
     except OSError as error:
         warnings.warn(
             f"load_imdb encodes the reviews anew each time, because {path.parent} "

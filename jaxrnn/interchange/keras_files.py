@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrnn.cells.base import Params
-from jaxrnn.interchange.files import Path, optional, replacing
+from jaxrnn.files import Path, optional, replacing
 from jaxrnn.interchange.keras import (
     keras_class,
     keras_shapes,
@@ -188,7 +188,7 @@ def replace_keras_weights(
     with zipfile.ZipFile(source) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     tree = io.BytesIO(members[_WEIGHTS])
-    with optional("h5py").File(tree, "r+") as file:
+    with optional("h5py", "interchange").File(tree, "r+") as file:
         datasets = _datasets(file)
         for name, array in _weights(params, order).items():
             full_name = datasets[name].name
@@ -225,7 +225,7 @@ def _weights(params: Params, order: Sequence[str]) -> dict[str, np.ndarray]:
 
 def _weights_file(params: Params, order: Sequence[str]) -> bytes:
     tree = io.BytesIO()
-    with optional("h5py").File(tree, "w") as file:
+    with optional("h5py", "interchange").File(tree, "w") as file:
         for name, array in _weights(params, order).items():
             _write(file, name, array)
     return tree.getvalue()
@@ -233,7 +233,7 @@ def _weights_file(params: Params, order: Sequence[str]) -> bytes:
 
 def _datasets(file: Any) -> dict[str, Any]:
     """The weights of the layers by path; no optimizer and no state of dropout."""
-    h5py = optional("h5py")
+    h5py = optional("h5py", "interchange")
     root = next((name for name in ("layers", _OLD_ROOT) if name in file), None)
     if root is None:
         legacy = "layer_names" in file.attrs or "model_weights" in file
@@ -281,7 +281,7 @@ def _open_weights(path: Path) -> Iterator[Any]:
             f"{path} must be a .keras or .weights.h5 file of Keras 3, found neither a "
             "zip archive nor HDF5; save it again with model.save."
         )
-    with optional("h5py").File(io.BytesIO(content), "r") as tree:
+    with optional("h5py", "interchange").File(io.BytesIO(content), "r") as tree:
         yield tree
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from jaxrnn.cells.base import Params
-from jaxrnn.interchange.files import Path, optional, replacing
+from jaxrnn.files import Path, optional, replacing
 from jaxrnn.interchange.structure import check_like, flatten, unflatten
 
 _FORMAT = {"format": "jaxrnn", "version": "1"}
@@ -40,7 +40,7 @@ def save(
       >>> bool((loaded["recurrent"]["kernel"] == params["kernel"]).all())
       True
     """
-    numpy_format = optional("safetensors.numpy")
+    numpy_format = optional("safetensors.numpy", "interchange")
     leaves = {
         # the format is row-major, and cannot see when an array is not
         name: np.asarray(leaf, order="C")
@@ -68,7 +68,7 @@ def load(path: Path, *, like: Params | None = None) -> dict[str, Any]:
 
     Example: see `save`.
     """
-    library = optional("safetensors")
+    library = optional("safetensors", "interchange")
     try:
         with library.safe_open(path, framework="numpy") as file:
             found = {k: (file.metadata() or {}).get(k) for k in _FORMAT}

@@ -3,10 +3,12 @@
 import os
 import re
 
+import jax
 import numpy as np
 import pytest
 
 from jaxrnn.data import Dataset, batches, check_dataset, num_batches, split_last
+from jaxrnn.data.batches import as_batch, cut_order
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
@@ -108,13 +110,14 @@ def test_batches_hold_every_example_once(batch_size, seed, mask, sample_weight):
         )
     )
     assert len(found) == num_batches(10, batch_size)
+    first = order[0]
     for batch in found:
         assert batch.inputs.shape == (batch_size, 3)
         assert batch.sample_weight.dtype == np.float32
         assert (batch.mask is None) == (not mask)
         for row in range(batch_size):
             filler = not order
-            example = 0 if filler else order.pop(0)
+            example = first if filler else order.pop(0)
             weight = dataset.sample_weight[example] if sample_weight else 1
             assert batch.sample_weight[row] == np.float32(0 if filler else weight)
             np.testing.assert_array_equal(batch.inputs[row], dataset.inputs[example])
@@ -122,6 +125,30 @@ def test_batches_hold_every_example_once(batch_size, seed, mask, sample_weight):
             if mask:
                 np.testing.assert_array_equal(batch.mask[row], dataset.mask[example])
     assert order == []
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 16])
+def test_batches_are_cut_alike_on_the_host_and_on_the_device(batch_size):
+    """By NumPy, or by JAX inside of a compiled program: the same numbers."""
+    dataset = make_dataset()._replace(sample_weight=np.linspace(0, 1, 10, np.float32))
+
+    def all_batches(dataset, order):
+        rows, valid = cut_order(order, batch_size)
+        taken = [jax.tree.map(lambda x, r=r: x[r], dataset) for r in rows]
+        return [as_batch(part, v) for part, v in zip(taken, valid, strict=True)]
+
+    order = np.random.default_rng(0).permutation(10)
+    on_device = jax.jit(all_batches)(dataset, order)
+    on_host = list(batches(dataset, batch_size, rng=np.random.default_rng(0)))
+    jax.tree.map(np.testing.assert_array_equal, on_device, on_host)
+    assert {x.dtype.name for b in on_host for x in (b.sample_weight, b.valid)} == {
+        "float32"
+    }
+
+
+def test_a_weight_that_is_no_number_does_not_reach_the_filler():
+    dataset = make_dataset(3)._replace(sample_weight=np.array([np.inf, 1, 1]))
+    assert list(batches(dataset, 2))[1].sample_weight.tolist() == [1, 0]
 
 
 def test_rng_changes_the_order_each_time():

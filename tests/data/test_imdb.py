@@ -254,13 +254,14 @@ def test_interrupted_write_leaves_nothing(prepared, tmp_path, monkeypatch):
     assert list((tmp_path / "full").iterdir()) == []
 
 
-def test_cache_directory(monkeypatch, tmp_path):
-    monkeypatch.setenv("HOME", "/home/someone")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert imdb_cache.cache_directory(None) == tmp_path / "jaxrnn"
-    assert imdb_cache.cache_directory("~/here") == Path("/home/someone/here")
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert imdb_cache.cache_directory(None) == Path("/home/someone/.cache/jaxrnn")
+def test_the_cache_lies_with_the_user(prepared, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    load_imdb(**prepared | {"cache_dir": "~/here"})
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    load_imdb(**prepared | {"cache_dir": None})
+    found = [path.name for path in (tmp_path / "here").iterdir()]
+    assert found == [path.name for path in (tmp_path / "home/jaxrnn").iterdir()]
+    assert len(found) == 1
 
 
 @pytest.mark.parametrize("exists", [True, False])

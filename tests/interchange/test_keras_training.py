@@ -49,7 +49,7 @@ def keras_epoch(model, dataset):
 
 def trainer(model):
     """As `keras_epoch`, of ours: (params, dataset) -> (params, losses)."""
-    optimizer = jaxrnn.adam()
+    optimizer = jaxrnn.keras_adam()
 
     def loss_fn(params, batch):
         p = jax.nn.sigmoid(model.apply({"params": params}, batch.inputs))

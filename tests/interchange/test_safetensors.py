@@ -52,7 +52,7 @@ def test_trains_on_from_what_was_loaded(tmp_path):
     save(tmp_path / "model.safetensors", params)
     loaded = load(tmp_path / "model.safetensors", like=params)
     model.apply({"params": loaded}, inputs)  # outside of jit too
-    optimizer = jaxrnn.rmsprop()
+    optimizer = jaxrnn.keras_rmsprop()
 
     def loss_fn(params, batch):
         error = model.apply({"params": params}, batch.inputs) - batch.targets

@@ -13,7 +13,7 @@ train = data.Dataset(
     rng.integers(2, size=128).astype(np.float32),
 )
 model = jaxrnn.TextClassifier(10_000, 32, jaxrnn.SimpleRNN(32))
-optimizer = jaxrnn.adam()
+optimizer = jaxrnn.keras_adam()
 
 
 def loss_fn(params, batch):
@@ -24,14 +24,12 @@ def loss_fn(params, batch):
     return loss.value, {"loss": loss}
 
 
-@jax.jit
-def start(seed):
-    key = jax.random.key(seed)
-    params = model.init(key, train.inputs[:1])["params"]
-    return key, jaxrnn.init_state(params, optimizer)
+def init_fn(key):
+    return model.init(key, train.inputs[:1])["params"]
 
 
-key, state = start(0)
+key = jax.random.key(0)
+state = jaxrnn.create_train_state(init_fn, optimizer, key)
 jaxrnn.fit(
     state,
     train,

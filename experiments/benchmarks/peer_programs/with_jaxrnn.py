@@ -18,8 +18,10 @@ from jaxrnn import data, native
 
 LAYERS = {"simple_rnn": jaxrnn.SimpleRNN, "gru": jaxrnn.GRU, "lstm": jaxrnn.LSTM}
 OPTIMIZERS = {
-    "adam": functools.partial(jaxrnn.adam, epsilon=EPSILON),
-    "rmsprop": functools.partial(jaxrnn.rmsprop, rho=RMSPROP_DECAY, epsilon=EPSILON),
+    "adam": functools.partial(jaxrnn.keras_adam, epsilon=EPSILON),
+    "rmsprop": functools.partial(
+        jaxrnn.keras_rmsprop, rho=RMSPROP_DECAY, epsilon=EPSILON
+    ),
 }
 
 

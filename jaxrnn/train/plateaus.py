@@ -4,11 +4,12 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
-from jaxrnn.solvers.base import hold
-from jaxrnn.train import TrainState
+from jaxrnn.train.state import TrainState
 
 History = Mapping[str, Sequence[Any]]  # {name: a value per epoch so far}
 
@@ -135,8 +136,13 @@ class Best(NamedTuple):
         unseen = len(history[rule.monitor]) <= rule.start_from_epoch
         running = self.epochs_since < rule.patience
         improved = unseen | (running & (value + rule.min_delta < self.value))
+
+        def better(new: Array, old: Array) -> Array:
+            axes = tuple(range(improved.ndim, new.ndim))
+            return jnp.where(jnp.expand_dims(improved, axes), new, old)
+
         return Best(
-            hold(jnp.asarray(improved), state, self.state),
+            jax.tree.map(better, state, self.state),
             np.where(improved & (not unseen), value, self.value),
             np.where(improved, 0, self.epochs_since + 1),
         )

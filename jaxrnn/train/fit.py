@@ -1,7 +1,6 @@
 """How does a model train for many epochs? The loop most experiments would write."""
 
-import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -11,37 +10,16 @@ import optax
 from jaxtyping import Array, Float, Int, Key, UInt32
 
 from jaxrnn import metrics
-from jaxrnn.cells.base import AnyArray
 from jaxrnn.data.batches import Batch, Dataset, check_dataset
-from jaxrnn.plateaus import Best, EarlyStopping, History
-from jaxrnn.train import LossFn, Over, TrainState, evaluate, train_batches, train_epoch
-
-LearningRate = Callable[[int, Any, History], Any]  # (epoch, rate, history) -> rate
-OnEpoch = Callable[[int, Mapping[str, Any]], None]
-
-
-def _rate_array(state: TrainState) -> Array:
-    rate = optax.tree.get(state.opt_state, "learning_rate")
-    if rate is None:
-        raise ValueError(
-            "learning_rate needs an optimizer whose rate stands in its state, found "
-            "none; make it by jaxrnn.adjustable(jaxrnn.adam, 0.001), say, for "
-            "init_state and fit."
-        )
-    return rate
-
-
-def _rate(state: TrainState) -> Any:
-    """A number, or one per model."""
-    return np.asarray(_rate_array(state), np.float64)[()]
-
-
-def _with_rate(state: TrainState, rate: Any) -> TrainState:
-    """The same shape and dtype as before: nothing compiles again."""
-    old = _rate_array(state)
-    new = jnp.broadcast_to(jnp.asarray(rate, old.dtype), old.shape)
-    opt_state = optax.tree.set(state.opt_state, learning_rate=new)
-    return state._replace(opt_state=opt_state)
+from jaxrnn.train.epoch import train_epoch
+from jaxrnn.train.evaluate import evaluate
+from jaxrnn.train.host import train_batches
+from jaxrnn.train.logs import OnEpoch
+from jaxrnn.train.over import Over
+from jaxrnn.train.plateaus import Best, EarlyStopping
+from jaxrnn.train.rates import LearningRate, rates, with_rates
+from jaxrnn.train.state import TrainState
+from jaxrnn.train.update import LossFn
 
 
 def _shuffled(
@@ -51,7 +29,7 @@ def _shuffled(
 ) -> Int[np.ndarray, "*models rows"]:
     """The rows in the order to visit in this epoch; one order per key.
 
-    On the host: a sort on the device takes longer, and longer still to compile.
+    Drawn on the host, where a permutation compiles nothing.
 
     Args:
       words: `jax.random.key_data` of the key, or of one key per model.
@@ -73,7 +51,7 @@ def fit(
     key: Key[Array, "*models"],
     epochs: int,
     batch_size: int = 32,
-    rows: Int[AnyArray, "*models rows"] | None = None,
+    rows: Int[Any, "*models rows"] | None = None,
     validation: Dataset | None = None,
     shuffle: bool = True,
     noise_key: Key[Array, "*models"] | None = None,
@@ -84,11 +62,10 @@ def fit(
 ) -> tuple[TrainState, dict[str, Float[np.ndarray, "epochs *models"]]]:
     """Trains for some epochs: the loop that most experiments would write.
 
-    It is short on purpose; to do something else between epochs, copy it and call
-    `train_epoch` and `evaluate` yourself.
+    To do something else between epochs, copy it: it calls `train_epoch` and `evaluate`.
 
     Args:
-      state: from `init_state`; it stays usable.
+      state: from `create_train_state` or `init_state`; it stays usable.
       dataset: in memory, to be shuffled in every epoch; or a function that takes the
         epoch and returns batches from the host (then `batch_size` and `shuffle` are
         the function's business). For long streams see `train_stream`.
@@ -112,18 +89,19 @@ def fit(
       learning_rate: `(epoch, rate, history) -> rate`, called before every epoch with
         the rate so far and `{name: values by epoch}`: a `ReduceOnPlateau`, or, as
         Keras' LearningRateScheduler, `lambda epoch, rate, history: 0.9 * rate`. It
-        needs an `adjustable` optimizer. A schedule that counts updates is Optax's, and
-        goes to the optimizer.
+        needs an `adjustable` optimizer; of several, the groups of
+        `optax.multi_transform`, each rate follows the rule by itself. A schedule that
+        counts updates is Optax's, and goes to the optimizer.
       early_stopping: when to stop before `epochs`, and to return the best state.
       over: trains several models: `jax.vmap` or `one_by_one`; then `state` has a
         leading axis of models, which may differ in their learning rates (below).
       on_epoch: `(epoch, record) -> None` after every epoch, such as
-        `jaxrnn.report.print_epoch`, or several as a tuple (see `jaxrnn.logs`).
+        `jaxrnn.logs.print_epoch`, or several as a tuple (see `jaxrnn.logs`).
 
     Returns:
       The last state (or the best), and the history `{name: values by epoch}` with
       Keras' keys: loss, accuracy, val_loss, val_accuracy; and learning_rate, that of
-      the epoch, where the argument is given.
+      the epoch, where the argument is given (learning_rate/slow of a group "slow").
 
     Raises:
       TypeError: a key that is not from `jax.random.key`, rows that are not integers.
@@ -138,7 +116,7 @@ def fit(
       ...     loss = Mean.of(error, batch.sample_weight)
       ...     return loss.value, {"loss": loss}
       >>> dataset = data.Dataset(np.zeros((5, 1)), np.float32([1, 2, 3, 4, 5]))
-      >>> optimizer = rmsprop(0.1)
+      >>> optimizer = keras_rmsprop(0.1)
       >>> state = init_state({"mean": jnp.zeros(())}, optimizer)
       >>> state, history = fit(
       ...     state,
@@ -157,7 +135,7 @@ def fit(
 
     A grid of learning rates is one program, with `over`: the rate stands in the state
     of an `adjustable` optimizer, and each model has a state of its own.
-      >>> optimizer = adjustable(rmsprop, 0.1)
+      >>> optimizer = adjustable(keras_rmsprop, 0.1)
       >>> def new_state(rate):
       ...     state = init_state({"mean": jnp.zeros(())}, optimizer)
       ...     opt_state = optax.tree.set(state.opt_state, learning_rate=rate)
@@ -193,40 +171,40 @@ def fit(
       >>> jax.vmap(error)(states.params, left_out).argmin().item()  # of the 3
       2
     """
-    _check(state, dataset, validation, key, epochs, batch_size, over)
+    _check_sizes(epochs=epochs, batch_size=batch_size)
+    for part in (dataset, validation):
+        if isinstance(part, Dataset):
+            check_dataset(part)
+    _check_key("key", key, state)
     if noise_key is not None:
         _check_key("noise_key", noise_key, state)
+    _check_over(over, dataset, state)
     if rows is not None:
         _check_rows(rows, dataset, state)
+
+    options = {"loss_fn": loss_fn, "optimizer": optimizer, "noise_key": noise_key}
     if isinstance(dataset, Dataset):
+        in_memory = jax.device_put(dataset)
         examples = dataset.inputs.shape[0]
         if rows is None:
             rows = np.broadcast_to(np.arange(examples), (*key.shape, examples))
-        rows = np.asarray(rows, np.int32)
+        in_order = np.asarray(rows, np.int32)
         words = np.asarray(jax.random.key_data(key))
-        in_memory = jax.device_put(dataset)
-        train_in_memory = functools.partial(
-            train_epoch,
-            loss_fn=loss_fn,
-            optimizer=optimizer,
-            batch_size=batch_size,
-            noise_key=noise_key,
-            over=over,
-        )
 
         def one_pass(state: TrainState, epoch: int) -> tuple[TrainState, Any]:
-            order = _shuffled(words, rows, epoch) if shuffle else rows
-            return train_in_memory(state, in_memory, jax.device_put(order))
+            order = _shuffled(words, in_order, epoch) if shuffle else in_order
+            return train_epoch(
+                state,
+                in_memory,
+                jax.device_put(order),
+                batch_size=batch_size,
+                over=over,
+                **options,
+            )
     else:
 
         def one_pass(state: TrainState, epoch: int) -> tuple[TrainState, Any]:
-            return train_batches(
-                state,
-                dataset(epoch),
-                loss_fn=loss_fn,
-                optimizer=optimizer,
-                noise_key=noise_key,
-            )
+            return train_batches(state, dataset(epoch), **options)
 
     validation = jax.device_put(validation)
     best = Best.start(state)
@@ -235,14 +213,16 @@ def fit(
     history: dict[str, list[Any]] = {}
     for epoch in range(epochs):
         if learning_rate is not None:
-            state = _with_rate(state, learning_rate(epoch, _rate(state), history))
+            now = rates(state).items()
+            new = {name: learning_rate(epoch, rate, history) for name, rate in now}
+            state = with_rates(state, new)
         state, means = one_pass(state, epoch)
         if validation is not None:
             validated = evaluate(state.params, validation, loss_fn=loss_fn, over=over)
             means |= {f"val_{name}": mean for name, mean in validated.items()}
         record = metrics.values(means)
         if learning_rate is not None:
-            record["learning_rate"] = _rate(state)
+            record |= rates(state)
         for name, value in record.items():
             history.setdefault(name, []).append(value)
         for report in on_epoch if isinstance(on_epoch, tuple) else (on_epoch,):
@@ -256,23 +236,14 @@ def fit(
     return state, {name: np.asarray(values) for name, values in history.items()}
 
 
-def _check(
-    state: TrainState,
-    dataset: Any,
-    validation: Dataset | None,
-    key: Any,
-    epochs: int,
-    batch_size: int,
-    over: Over | None,
-) -> None:
-    for name, value in (("epochs", epochs), ("batch_size", batch_size)):
+def _check_sizes(**sizes: int) -> None:
+    for name, value in sizes.items():
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}.")
-    for part in (dataset, validation):
-        if isinstance(part, Dataset):
-            check_dataset(part)
-    _check_key("key", key, state)
-    if (over is None) != (key.shape == ()):
+
+
+def _check_over(over: Over | None, dataset: Any, state: TrainState) -> None:
+    if (over is None) != (state.step.shape == ()):
         raise ValueError(
             f"over must be given if and only if the state holds several models; got "
             f"over={over} and a state of models {state.step.shape}."

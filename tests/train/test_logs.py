@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tensorboardX.proto import event_pb2
 
-from jaxrnn import logs, report
+from jaxrnn import files, logs
 
 RECORDS = [  # of one model
     {"loss": 0.1 + 0.2, "val_loss": 1e-20},
@@ -66,7 +66,7 @@ def test_a_file_is_begun_anew_or_added_to(tmp_path):
     path = tmp_path / "run.jsonl"
     for append, rows in ((True, 1), (True, 2), (False, 1)):
         logs.json_lines(path, append=append)(0, RECORDS[0])
-        assert len(report.read_records(path)) == rows
+        assert len(files.read_json_lines(path)) == rows
 
 
 def test_json_lines_come_back(tmp_path):
@@ -74,7 +74,7 @@ def test_json_lines_come_back(tmp_path):
     log = logs.json_lines(path)
     for epoch, record in enumerate(MODELS):
         log(epoch, record)
-        last = report.read_records(path)[-1]  # while the run goes on
+        last = files.read_json_lines(path)[-1]  # while the run goes on
         assert last == {
             "epoch": epoch,
             "loss": record["loss"].tolist(),
@@ -106,13 +106,9 @@ def test_tensorboard(tmp_path):
     assert events[4] == (1, "loss/1", 0.125)
 
 
-def test_missing_tensorboard_is_named(monkeypatch, tmp_path):
-    def no_package(name):
-        raise ModuleNotFoundError(name=name)
-
-    monkeypatch.setattr(logs.importlib, "import_module", no_package)
-    with (
-        pytest.raises(ImportError, match=r"tensorboardX.*jaxrnn\[tensorboard\]"),
-        logs.tensorboard(tmp_path),
-    ):
-        pass
+def test_progress_keeps_the_time():
+    with logs.progress_bar(3, "three epochs") as progress:
+        for epoch in range(3):
+            progress(epoch, {"loss": np.array([0.5, 0.7])})
+    assert len(progress.ended) == 4
+    assert progress.epoch_s == np.median(np.diff(progress.ended)[1:])

@@ -1,27 +1,87 @@
-"""How is training followed while it runs? Every epoch to CSV, JSON lines, TensorBoard.
+"""How is training followed while it runs? On the terminal, in files, in TensorBoard.
 
-Each function here makes an `on_epoch` for `fit`, which takes several as a tuple:
+Each of these is, or makes, an `on_epoch` for `fit`, which takes several as a tuple:
 
-    fit(..., on_epoch=(report.print_epoch, logs.csv_lines("runs/sine.csv")))
+    fit(..., on_epoch=(logs.print_epoch, logs.csv_lines("runs/sine.csv")))
 
-Every epoch is written and the file closed or flushed, so that a run that is killed
-keeps its lines.
+What goes to a file is written after every epoch and the file closed or flushed, so that
+a run that is killed keeps its lines.
 """
 
 import contextlib
 import csv
-import importlib
-import json
-import os
+import dataclasses
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-OnEpoch = Callable[[int, Mapping[str, Any]], None]
-Path = str | os.PathLike[str]
+from jaxrnn.files import Path, Record, json_line, optional
+
+OnEpoch = Callable[[int, Record], None]
+
+
+def print_epoch(epoch: int, record: Record) -> None:
+    """Prints one line per epoch; made for `on_epoch` of `fit`.
+
+    Example:
+      >>> print_epoch(0, {"loss": 0.51234, "accuracy": 0.8})
+      epoch 1: loss 0.5123, accuracy 0.8000
+    """
+    numbers = (f"{name} {np.mean(value):.4f}" for name, value in record.items())
+    print(f"epoch {epoch + 1}: {', '.join(numbers)}")
+
+
+@dataclasses.dataclass
+class Progress:
+    """A progress bar that keeps the time; made for `on_epoch` of `fit`.
+
+    Attributes:
+      bar: a tqdm bar of epochs.
+      ended: when the run began and when each epoch ended, in seconds.
+    """
+
+    bar: Any
+    ended: list[float]
+
+    def __call__(self, epoch: int, record: Record) -> None:
+        """Moves the bar, with the latest numbers; of several models their mean."""
+        self.ended.append(time.perf_counter())
+        numbers = {name: f"{np.mean(value):.4f}" for name, value in record.items()}
+        self.bar.set_postfix(numbers, refresh=False)
+        self.bar.update(epoch + 1 - self.bar.n)
+
+    @property
+    def first_epoch_s(self) -> float:
+        """Seconds of the first epoch, which includes compilation."""
+        return self.ended[1] - self.ended[0]
+
+    @property
+    def epoch_s(self) -> float | None:
+        """Median seconds of the later epochs, validation included; None without any."""
+        later = np.diff(self.ended[1:])
+        return float(np.median(later)) if len(later) else None
+
+
+@contextlib.contextmanager
+def progress_bar(epochs: int, description: str) -> Iterator[Progress]:
+    """A bar on stderr, where that is a terminal.
+
+    Raises:
+      ImportError: without tqdm, which `pip install jaxrnn[experiments]` brings.
+
+    Example:
+      >>> with progress_bar(2, "training") as progress:
+      ...     progress(0, {"loss": 0.7})
+      ...     progress(1, {"loss": 0.6})
+      >>> progress.epoch_s < progress.ended[-1] - progress.ended[0]
+      True
+    """
+    tqdm = optional("tqdm", "experiments").tqdm
+    with tqdm(total=epochs, desc=description, unit="epoch", disable=None) as bar:
+        yield Progress(bar, [time.perf_counter()])
 
 
 def csv_lines(path: Path, *, append: bool = False) -> OnEpoch:
@@ -49,7 +109,7 @@ def csv_lines(path: Path, *, append: bool = False) -> OnEpoch:
     """
     path = _begin(path, append)
 
-    def on_epoch(epoch: int, record: Mapping[str, Any]) -> None:
+    def on_epoch(epoch: int, record: Record) -> None:
         row = {"epoch": epoch, **_numbers(record)}
         with path.open("a+", newline="", encoding="utf-8") as file:
             file.seek(0)
@@ -68,10 +128,10 @@ def csv_lines(path: Path, *, append: bool = False) -> OnEpoch:
 
 
 def json_lines(path: Path, *, append: bool = False) -> OnEpoch:
-    """Writes one JSON object per epoch, for `jaxrnn.report.read_records`.
+    """Writes one JSON object per epoch.
 
     Of several models a value is a list. What is not finite is written as NaN, Infinity
-    or -Infinity, which Python reads, and JSON proper does not know.
+    or -Infinity, which Python reads and JSON proper does not know.
 
     Args:
       path: the file; its folder is made where it is missing.
@@ -81,19 +141,18 @@ def json_lines(path: Path, *, append: bool = False) -> OnEpoch:
       An `on_epoch` for `fit`.
 
     Example:
-      >>> import tempfile
+      >>> import pathlib, tempfile
       >>> with tempfile.TemporaryDirectory() as folder:
       ...     log = json_lines(f"{folder}/run.jsonl")
       ...     log(0, {"loss": 0.5, "val_loss": np.array([0.25, 0.75])})
-      ...     report.read_records(f"{folder}/run.jsonl")
-      [{'epoch': 0, 'loss': 0.5, 'val_loss': [0.25, 0.75]}]
+      ...     print(pathlib.Path(f"{folder}/run.jsonl").read_text())
+      {"epoch": 0, "loss": 0.5, "val_loss": [0.25, 0.75]}
     """
     path = _begin(path, append)
 
-    def on_epoch(epoch: int, record: Mapping[str, Any]) -> None:
-        values = {name: np.asarray(value).tolist() for name, value in record.items()}
+    def on_epoch(epoch: int, record: Record) -> None:
         with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"epoch": epoch, **values}) + "\n")
+            file.write(json_line({"epoch": epoch, **record}))
 
     return on_epoch
 
@@ -123,21 +182,15 @@ def tensorboard(folder: Path) -> Iterator[OnEpoch]:
       ...     len(os.listdir(folder))
       1
     """
-    try:
-        files = importlib.import_module("tensorboardX.event_file_writer")
-        proto = importlib.import_module("tensorboardX.proto.event_pb2")
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            "this needs tensorboardX, which is not installed; "
-            "pip install jaxrnn[tensorboard] brings it."
-        ) from error
+    writers = optional("tensorboardX.event_file_writer", "tensorboard")
+    proto = optional("tensorboardX.proto.event_pb2", "tensorboard")
 
     # Not its SummaryWriter, whose flush does not wait for the thread that writes.
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with contextlib.closing(files.EventsWriter(str(folder / "events"))) as writer:
+    with contextlib.closing(writers.EventsWriter(str(folder / "events"))) as writer:
 
-        def on_epoch(epoch: int, record: Mapping[str, Any]) -> None:
+        def on_epoch(epoch: int, record: Record) -> None:
             event = proto.Event(step=epoch, wall_time=time.time())
             for name, value in _numbers(record).items():
                 event.summary.value.add(tag=name, simple_value=value)
@@ -154,7 +207,7 @@ def _begin(path: Path, append: bool) -> pathlib.Path:
     return path
 
 
-def _numbers(record: Mapping[str, Any]) -> dict[str, float]:
+def _numbers(record: Record) -> dict[str, float]:
     """One number per name, and per model where there are several."""
     numbers = {}
     for name, value in record.items():

@@ -1,0 +1,96 @@
+"""How do results reach a reader? A Markdown table, a spread, a picture."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxrnn import files
+
+
+def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A Markdown table; the keys of the first row are its head.
+
+    Example:
+      >>> print(markdown_table([{"model": "SimpleRNN", "mse": 0.11}]))
+      | model | mse |
+      | --- | --- |
+      | SimpleRNN | 0.11 |
+    """
+    names = list(rows[0])
+    lines = [names, ["---"] * len(names), *([row[n] for n in names] for row in rows)]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def mean_and_spread(values: Sequence[float], digits: int = 3) -> str:
+    """Writes mean ± standard deviation of a sample, such as seeds; or the one value.
+
+    Example:
+      >>> mean_and_spread([0.80, 0.82, 0.81])
+      '0.810 ± 0.010'
+    """
+    text = f"{np.mean(values):.{digits}f}"
+    if len(values) > 1:
+        text += f" ± {np.std(values, ddof=1):.{digits}f}"
+    return text
+
+
+def plot_history(
+    history: Mapping[str, np.ndarray],
+    path: files.Path,
+    *,
+    title: str,
+) -> None:
+    """Draws every metric by epoch, training and validation in one panel.
+
+    Args:
+      history: as `fit` returns it; of several models the mean is drawn as a line and
+        the range as a band.
+      path: the PNG to write.
+      title: above the panels.
+
+    Raises:
+      ImportError: without matplotlib, which `pip install jaxrnn[plots]` brings.
+    """
+    names = [name for name in history if not name.startswith("val_")]
+    figure, panels = new_figure(len(names))
+    for panel, name in zip(panels, names, strict=True):
+        for label, key in (("training", name), ("validation", f"val_{name}")):
+            if key not in history:
+                continue
+            by_epoch = history[key].reshape(len(history[key]), -1)
+            epochs = np.arange(1, len(by_epoch) + 1)
+            (line,) = panel.plot(epochs, by_epoch.mean(axis=1), label=label)
+            panel.fill_between(
+                epochs,
+                by_epoch.min(axis=1),
+                by_epoch.max(axis=1),
+                color=line.get_color(),
+                alpha=0.2,
+                linewidth=0,
+            )
+        panel.set(xlabel="epoch", ylabel=name)
+        panel.legend()
+    figure.suptitle(title)
+    save_figure(figure, path)
+
+
+def new_figure(panels: int, *, width: float = 5.0, height: float = 3.6) -> Any:
+    """A Matplotlib figure with panels side by side, and the array of its axes.
+
+    Raises:
+      ImportError: without matplotlib, which `pip install jaxrnn[plots]` brings.
+    """
+    figure_module = files.optional("matplotlib.figure", "plots")
+    figure = figure_module.Figure(
+        figsize=(width * panels, height), layout="constrained"
+    )
+    return figure, figure.subplots(1, panels, squeeze=False)[0]
+
+
+def save_figure(figure: Any, path: files.Path) -> None:
+    """Writes a figure as a PNG, making the folder where it is missing."""
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)

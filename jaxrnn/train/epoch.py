@@ -1,0 +1,88 @@
+"""What is an epoch? A compiled loop over all examples, in any order, on the device."""
+
+import functools
+
+import jax
+import optax
+from jaxtyping import Array, Int, Key
+
+from jaxrnn import metrics
+from jaxrnn.data.batches import Dataset, as_batch, cut_order
+from jaxrnn.metrics import Mean
+from jaxrnn.train.over import Over
+from jaxrnn.train.state import TrainState
+from jaxrnn.train.update import LossFn, update
+
+
+@functools.partial(
+    jax.jit,
+    static_argnames=("loss_fn", "optimizer", "batch_size", "over"),
+    donate_argnames="state",
+)
+def train_epoch(
+    state: TrainState,
+    dataset: Dataset,
+    order: Int[Array, "*models examples"],
+    *,
+    loss_fn: LossFn,
+    optimizer: optax.GradientTransformation,
+    batch_size: int,
+    noise_key: Key[Array, "*models"] | None = None,
+    over: Over | None = None,
+) -> tuple[TrainState, dict[str, Mean]]:
+    """One pass over a dataset that lives on the device: one compiled `lax.scan`.
+
+    There is no Python between the updates. The last, short batch is filled with copies
+    of the first row of the order, whose weight is 0: every batch has one shape and the
+    epoch compiles once. The state given is used up (donated).
+
+    Args:
+      state: params, opt_state, step.
+      dataset: arrays with a common first axis.
+      order: the rows in the order to visit, such as
+        `jax.random.permutation(key, examples)`.
+      loss_fn: `(params, batch) -> (loss, {name: Mean})`.
+      optimizer: an Optax transformation.
+      batch_size: rows per update.
+      noise_key: as in `train_step`.
+      over: trains several models: `jax.vmap` or `one_by_one`; then `state`, `order` and
+        `noise_key` have a leading axis of models. The dataset is shared.
+
+    Returns:
+      The state after the pass, and the means over it, taken while the parameters
+      moved, as Keras reports them.
+
+    Example:
+      >>> def loss_fn(params, batch):
+      ...     error = (params["mean"] - batch.targets) ** 2
+      ...     loss = Mean.of(error, batch.sample_weight)
+      ...     return loss.value, {"loss": loss}
+      >>> dataset = data.Dataset(np.zeros((5, 1)), np.float32([1, 2, 3, 4, 5]))
+      >>> optimizer = keras_rmsprop(0.1)
+      >>> state = init_state({"mean": jnp.zeros(())}, optimizer)
+      >>> options = {"loss_fn": loss_fn, "optimizer": optimizer, "batch_size": 2}
+      >>> state, means = train_epoch(state, dataset, jnp.arange(5), **options)
+      >>> state.step.item(), means["loss"].weight.item()
+      (3, 5.0)
+    """
+
+    def epoch(
+        state: TrainState, order: Array, noise_key: Array | None
+    ) -> tuple[TrainState, dict[str, Mean]]:
+        def train_on(
+            state: TrainState, batch: tuple[Array, Array]
+        ) -> tuple[TrainState, dict[str, Mean]]:
+            rows, valid = batch
+            taken = jax.tree.map(lambda x: x[rows], dataset)
+            return update(
+                state,
+                as_batch(taken, valid),
+                loss_fn=loss_fn,
+                optimizer=optimizer,
+                noise_key=noise_key,
+            )
+
+        state, means = jax.lax.scan(train_on, state, cut_order(order, batch_size))
+        return state, metrics.over_batches(means)
+
+    return (over(epoch) if over else epoch)(state, order, noise_key)

@@ -1,0 +1,92 @@
+"""What does a model give while its parameters rest? Means and predictions."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PyTree
+
+from jaxrnn import metrics
+from jaxrnn.data.batches import Dataset, as_batch, cut_order
+from jaxrnn.metrics import Mean
+from jaxrnn.train.over import Over
+from jaxrnn.train.update import LossFn
+
+
+@functools.partial(jax.jit, static_argnames=("loss_fn", "batch_size", "over"))
+def evaluate(
+    params: PyTree,
+    dataset: Dataset,
+    *,
+    loss_fn: LossFn,
+    batch_size: int = 256,
+    over: Over | None = None,
+) -> dict[str, Mean]:
+    """The means of `loss_fn` over a dataset, with the parameters at rest.
+
+    Args:
+      params: as `loss_fn` takes them.
+      dataset: arrays with a common first axis.
+      loss_fn: `(params, batch) -> (loss, {name: Mean})`.
+      batch_size: does not change the numbers.
+      over: evaluates several models: `jax.vmap` or `one_by_one`; then the leaves of
+        `params` have a leading axis of models.
+
+    Returns:
+      `{name: Mean}`; `jaxrnn.metrics.values` makes floats of them.
+
+    Example:
+      >>> def loss_fn(params, batch):
+      ...     error = (params["mean"] - batch.targets) ** 2
+      ...     loss = Mean.of(error, batch.sample_weight)
+      ...     return loss.value, {"loss": loss}
+      >>> dataset = data.Dataset(np.zeros((5, 1)), np.float32([1, 2, 3, 4, 5]))
+      >>> params = {"mean": jnp.float32(3)}
+      >>> metrics.values(evaluate(params, dataset, loss_fn=loss_fn))
+      {'loss': 2.0}
+    """
+
+    def means(params: PyTree) -> dict[str, Mean]:
+        def batch_means(batch: tuple[Array, Array]) -> dict[str, Mean]:
+            rows, valid = batch
+            taken = jax.tree.map(lambda x: x[rows], dataset)
+            return loss_fn(params, as_batch(taken, valid))[1]
+
+        batches = cut_order(jnp.arange(dataset.inputs.shape[0]), batch_size)
+        return metrics.over_batches(jax.lax.map(batch_means, batches))
+
+    return (over(means) if over else means)(params)
+
+
+@functools.partial(jax.jit, static_argnames=("apply_fn", "batch_size"))
+def predict(
+    params: PyTree,
+    inputs: PyTree,
+    *,
+    apply_fn: Callable[[Any, Any], Any],
+    batch_size: int = 256,
+) -> Any:
+    """Runs `apply_fn` over all rows, `batch_size` at a time.
+
+    Args:
+      params: as `apply_fn` takes them.
+      inputs: an array, or a pytree of arrays with a common first axis.
+      apply_fn: `(params, inputs) -> predictions`, row by row.
+      batch_size: rows at a time; does not change the numbers.
+
+    Returns:
+      The predictions, one row per input row.
+
+    Example:
+      >>> predict(jnp.eye(2), jnp.ones((5, 2)), apply_fn=lambda w, x: x @ w).shape
+      (5, 2)
+    """
+    rows = jax.tree.leaves(inputs)[0].shape[0]
+    indices, _ = cut_order(jnp.arange(rows), min(batch_size, rows))
+    predictions = jax.lax.map(
+        lambda index: apply_fn(params, jax.tree.map(lambda x: x[index], inputs)),
+        indices,
+    )
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:rows], predictions)

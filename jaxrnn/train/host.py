@@ -1,0 +1,129 @@
+"""How does training read from the host what does not fit on the device?"""
+
+import functools
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Int, Key
+
+from jaxrnn import metrics
+from jaxrnn.data.batches import Batch
+from jaxrnn.metrics import Mean
+from jaxrnn.train.state import TrainState
+from jaxrnn.train.update import LossFn, update
+
+
+def train_batches(
+    state: TrainState,
+    batches: Iterable[Batch],
+    *,
+    loss_fn: LossFn,
+    optimizer: optax.GradientTransformation,
+    updates_per_call: int = 16,
+    noise_key: Key[Array, ""] | None = None,
+) -> tuple[TrainState, dict[str, Mean]]:
+    """One pass over batches that come from the host: for data that does not fit.
+
+    Some batches at a time go to the device together, and one compiled loop makes an
+    update from each, so that Python and the transfers cost little. While the device
+    works on them, the next ones are read and sent; at most two such groups are in its
+    memory. The updates are those of `train_epoch` for the same batches. The state given
+    is used up (donated).
+
+    Args:
+      state: params, opt_state, step.
+      batches: such as `jaxrnn.data.batches(dataset, 32, rng=rng)`. Batches of another
+        shape are allowed, and compiled for each shape.
+      loss_fn: `(params, batch) -> (loss, {name: Mean})`.
+      optimizer: an Optax transformation.
+      updates_per_call: batches that are sent together, Keras' `steps_per_execution`;
+        changes no number. 1 where a single batch is large.
+      noise_key: as in `train_step`.
+
+    Returns:
+      As `train_epoch`.
+
+    Raises:
+      ValueError: no batch at all, or `updates_per_call` below 1.
+
+    Example:
+      >>> def loss_fn(params, batch):
+      ...     error = (params["mean"] - batch.targets) ** 2
+      ...     loss = Mean.of(error, batch.sample_weight)
+      ...     return loss.value, {"loss": loss}
+      >>> dataset = data.Dataset(np.zeros((5, 1)), np.float32([1, 2, 3, 4, 5]))
+      >>> optimizer = keras_rmsprop(0.1)
+      >>> state = init_state({"mean": jnp.zeros(())}, optimizer)
+      >>> options = {"loss_fn": loss_fn, "optimizer": optimizer}
+      >>> state, means = train_batches(state, data.batches(dataset, 2), **options)
+      >>> state.step.item(), means["loss"].weight.item()
+      (3, 5.0)
+    """
+    if updates_per_call < 1:
+        raise ValueError(
+            f"updates_per_call must be at least 1, got {updates_per_call}."
+        )
+    options = {"loss_fn": loss_fn, "optimizer": optimizer, "noise_key": noise_key}
+    history: list[dict[str, Mean]] = []
+    for count, group in _groups(batches, updates_per_call):
+        state, means = _train_group(state, group, count, **options)
+        jax.block_until_ready(history[-1:])  # the group before: do not run far ahead
+        history.append(means)
+    if not history:
+        raise ValueError(
+            "an epoch needs at least one batch, got an empty iterable; a generator is "
+            "used up after one epoch: give `fit` a function that makes a new one."
+        )
+    return state, metrics.over_batches(jax.tree.map(lambda *m: jnp.stack(m), *history))
+
+
+def _groups(batches: Iterable[Any], size: int) -> Iterator[tuple[np.int32, Any]]:
+    """Stacks up to `size` batches of one shape; yields their number and the stack.
+
+    Every stack has `size` rows, so that one shape is compiled; filler comes last.
+    """
+
+    def stack(*leaves: Any) -> Any:
+        on_host = isinstance(leaves[0], np.ndarray)
+        return np.stack(leaves) if on_host else jnp.stack(leaves)
+
+    for _, alike in itertools.groupby(batches, lambda b: jax.tree.map(np.shape, b)):
+        while group := list(itertools.islice(alike, size)):
+            filler = [group[0]] * (size - len(group))
+            yield np.int32(len(group)), jax.tree.map(stack, *group, *filler)
+
+
+@functools.partial(
+    jax.jit, static_argnames=("loss_fn", "optimizer"), donate_argnames="state"
+)
+def _train_group(
+    state: TrainState,
+    group: Batch,
+    count: Int[Array, ""],
+    *,
+    loss_fn: LossFn,
+    optimizer: optax.GradientTransformation,
+    noise_key: Key[Array, ""] | None,
+) -> tuple[TrainState, dict[str, Mean]]:
+    """An update from each of the first `count` batches of a stack."""
+
+    def train_on(
+        i: Int[Array, ""], so_far: tuple[TrainState, dict[str, Mean]]
+    ) -> tuple[TrainState, dict[str, Mean]]:
+        state, sums = so_far
+        batch = jax.tree.map(lambda x: x[i], group)
+        state, means = update(
+            state, batch, loss_fn=loss_fn, optimizer=optimizer, noise_key=noise_key
+        )
+        return state, jax.tree.map(jnp.add, sums, means)
+
+    batch = jax.tree.map(lambda x: x[0], group)
+    noise = () if noise_key is None else (noise_key,)
+    _, shapes = jax.eval_shape(loss_fn, state.params, batch, *noise)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    return jax.lax.fori_loop(0, count, train_on, (state, zeros))

@@ -1,0 +1,85 @@
+"""What is one update? A gradient, through the optimizer, to the next parameters."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+from jaxtyping import Array, Key, PyTree
+
+from jaxrnn.data.batches import Batch
+from jaxrnn.metrics import Mean
+from jaxrnn.train.state import TrainState
+
+# (params, batch), and a key as well where training is given a noise_key
+LossFn = Callable[..., tuple[Array, dict[str, Mean]]]
+# (params, carry, batch), and a key as well where training is given a noise_key
+StreamLossFn = Callable[..., tuple[Array, tuple[PyTree, dict[str, Mean]]]]
+
+
+def update(
+    state: TrainState,
+    *arguments: Any,
+    loss_fn: LossFn | StreamLossFn,
+    optimizer: optax.GradientTransformation,
+    noise_key: Key[Array, ""] | None,
+) -> tuple[TrainState, Any]:
+    """One update, to be compiled as a part of something larger.
+
+    Args:
+      state: params, opt_state, step.
+      *arguments: what `loss_fn` takes after the parameters.
+      loss_fn: returns the loss, and something beside it.
+      optimizer: an Optax transformation.
+      noise_key: None, or folded with the step and given to `loss_fn` at the end.
+
+    Returns:
+      The next state, and what `loss_fn` returns beside the loss.
+    """
+    noise = () if noise_key is None else (jax.random.fold_in(noise_key, state.step),)
+    gradients, aux = jax.grad(loss_fn, has_aux=True)(state.params, *arguments, *noise)
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    return TrainState(params, opt_state, state.step + 1), aux
+
+
+@functools.partial(
+    jax.jit, static_argnames=("loss_fn", "optimizer"), donate_argnames="state"
+)
+def train_step(
+    state: TrainState,
+    batch: Batch,
+    *,
+    loss_fn: LossFn,
+    optimizer: optax.GradientTransformation,
+    noise_key: Key[Array, ""] | None = None,
+) -> tuple[TrainState, dict[str, Mean]]:
+    """One update from one batch, compiled; the state given is used up (donated).
+
+    Args:
+      state: params, opt_state, step.
+      batch: of one shape in all calls, else it is compiled again.
+      loss_fn: `(params, batch) -> (loss, {name: Mean})`.
+      optimizer: an Optax transformation.
+      noise_key: for dropout: `loss_fn` is called as `(params, batch, key)`, with a key
+        folded with the step, another one at every update.
+
+    Returns:
+      The next state, and the means of the batch before the update.
+
+    Example:
+      >>> def loss_fn(params, batch):
+      ...     error = (batch.inputs @ params["w"] - batch.targets) ** 2
+      ...     loss = Mean.of(error, batch.sample_weight)
+      ...     return loss.value, {"loss": loss}
+      >>> optimizer = keras_rmsprop()
+      >>> state = init_state({"w": jnp.zeros(2)}, optimizer)
+      >>> batch = Batch(jnp.ones((4, 2)), jnp.ones(4), None, jnp.ones(4))
+      >>> state, means = train_step(state, batch, loss_fn=loss_fn, optimizer=optimizer)
+      >>> means["loss"].value.item()
+      1.0
+    """
+    return update(
+        state, batch, loss_fn=loss_fn, optimizer=optimizer, noise_key=noise_key
+    )

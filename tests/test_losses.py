@@ -1,0 +1,50 @@
+"""Do losses refuse shapes that would be compared each with each?
+
+Their numbers are compared with Keras' in test_keras.py and train/test_keras_fit.py.
+"""
+
+import jax.numpy as jnp
+import keras
+import numpy as np
+import pytest
+from keras_oracle import keras_rules
+
+import jaxrnn
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        jaxrnn.binary_cross_entropy,
+        jaxrnn.binary_accuracy,
+        jaxrnn.binary_classification_loss,
+    ],
+)
+@pytest.mark.parametrize("labels", [(3, 1), (1,), ()])
+def test_predictions_and_targets_must_have_one_shape(function, labels, untyped):
+    message = "must have the same shape, got .* which would be compared each with each"
+    with pytest.raises(ValueError, match=message):
+        untyped(function)(jnp.full(3, 0.5), jnp.ones(labels))
+    with pytest.raises(ValueError, match=message):
+        untyped(function)(jnp.full(labels, 0.5), jnp.ones(3))
+
+
+def test_binary_classification_loss_is_keras_with_weights():
+    """Keras divides the loss by the rows; the ratio of the two is sum(w) / rows."""
+    p = np.array([0.9, 0.2, 0.6, 0.3], np.float32)
+    labels = np.array([1, 0, 0, 1], np.float32)
+    weight = np.array([1, 2, 0, 0.5], np.float32)
+    loss, means = jaxrnn.binary_classification_loss(
+        jnp.asarray(p), jnp.asarray(labels), jnp.asarray(weight)
+    )
+    with keras_rules():
+        column = [x[:, None] for x in (labels, p)]  # Keras takes means over rows
+        per_row = keras.losses.BinaryCrossentropy()
+        want = float(per_row(*column, sample_weight=weight)) * 4 / weight.sum()
+        accuracy = keras.metrics.BinaryAccuracy()
+        accuracy.update_state(*column, sample_weight=weight)
+        want_accuracy = float(accuracy.result())
+    np.testing.assert_allclose(loss, want, rtol=1e-6)
+    np.testing.assert_allclose(means["loss"].value, want, rtol=1e-6)
+    np.testing.assert_allclose(means["accuracy"].value, want_accuracy, rtol=1e-6)
+    assert want_accuracy == pytest.approx(3 / 3.5)
