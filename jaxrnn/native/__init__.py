@@ -15,10 +15,11 @@ import pathlib
 import platform
 import shutil
 import subprocess
-import tempfile
 
 import jax
 import jaxlib.version
+
+from jaxrnn.files import cache_folder, replacing
 
 SOURCE = pathlib.Path(__file__).with_name("native.cc")
 TARGETS = ("jaxrnn_forward", "jaxrnn_backward")
@@ -42,13 +43,12 @@ def enabled() -> bool:
 def library() -> pathlib.Path:
     """Where the compiled loops lie: another file for every source, jaxlib, processor.
 
-    The directory is `$XDG_CACHE_HOME/jaxrnn`, or `~/.cache/jaxrnn`.
+    They lie in `jaxrnn.files.cache_folder()`.
     """
-    cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
     version = jaxlib.version.__version__
     parts = (SOURCE.read_text(), version, " ".join(_flags()), _processor())
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-    return pathlib.Path(cache) / "jaxrnn" / f"native-{digest}.so"
+    return cache_folder() / f"native-{digest}.so"
 
 
 def compiler_found() -> str | None:
@@ -77,9 +77,7 @@ def build() -> pathlib.Path:
             "install one or name it in the variable CXX, or leave it: all works "
             "without, by jaxrnn.HoistedScan and jaxrnn.Scan."
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        made = pathlib.Path(folder) / path.name
+    with replacing(path) as made:  # another process may be building it too
         command = [compiler, *_flags(), "-isystem", jax.ffi.include_dir(), str(SOURCE)]
         ran = subprocess.run(
             [*command, "-o", str(made)], capture_output=True, text=True, check=False
@@ -87,7 +85,6 @@ def build() -> pathlib.Path:
         if ran.returncode:
             said = "\n".join(line[:200] for line in ran.stderr.splitlines()[:20])
             raise RuntimeError(f"{compiler} could not compile {SOURCE}:\n{said}")
-        made.replace(path)  # at once: another process may be building it too
     return path
 
 
