@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from jax import Array
 
-from jaxrnn.cells.activations import slope_from_output
+from jaxrnn.cells.activations import check_activation, slope_from_output
 from jaxrnn.cells.base import (
     Activation,
     Adjoint,
@@ -51,6 +51,7 @@ def ind_rnn_cell(
     Reference: Li et al., Independently recurrent neural network (IndRNN): building a
     longer and deeper RNN, 2018.
     """
+    check_activation("activation", activation)
     return _build(activation, use_bias)
 
 

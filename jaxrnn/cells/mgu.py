@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxrnn.cells.activations import check_activation
 from jaxrnn.cells.base import (
     Activation,
     Cell,
@@ -50,6 +51,8 @@ def mgu_cell(
 
     Reference: Zhou et al., Minimal gated unit for recurrent neural networks, 2016.
     """
+    check_activation("activation", activation)
+    check_activation("recurrent_activation", recurrent_activation)
     return _build(activation, recurrent_activation, use_bias)
 
 

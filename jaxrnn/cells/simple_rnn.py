@@ -7,7 +7,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrnn.cells.activations import activated_sum, slope_from_output
+from jaxrnn.cells.activations import (
+    activated_sum,
+    check_activation,
+    slope_from_output,
+)
 from jaxrnn.cells.base import (
     Activation,
     Adjoint,
@@ -54,6 +58,7 @@ def simple_rnn_cell(
 
     Reference: Elman, Finding structure in time, Cognitive Science 14, 1990.
     """
+    check_activation("activation", activation)
     return _build(activation, use_bias)
 
 
