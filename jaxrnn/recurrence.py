@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from jaxrnn import native
 from jaxrnn.cells.base import AnyArray, Carry, Cell, Params
-from jaxrnn.solvers.base import Solver, hold
+from jaxrnn.solvers.base import Solver, hold, restart
 from jaxrnn.solvers.hoisted import HoistedScan
 from jaxrnn.solvers.native import Native, knows
 from jaxrnn.solvers.scan import Scan
@@ -204,6 +204,8 @@ def rnn_step(
     params: Params,
     carry: Carry,
     inputs: Float[AnyArray, "*batch in_features"],
+    *,
+    resets: Bool[AnyArray, "*batch"] | None = None,
 ) -> tuple[Carry, Float[Array, "*batch features"]]:
     """One time step, for serving: `rnn` on a single step, without the loop.
 
@@ -212,6 +214,8 @@ def rnn_step(
       params: as from `init_params`.
       carry: from the step before, or `cell.initial_carry(params, batch_shape)`.
       inputs: of this step, in the dtype of the carry.
+      resets: True where this step is the first of an episode: there the carry restarts
+        before the step. None = nowhere.
 
     Returns:
       The carry after the step, and its output.
@@ -231,11 +235,18 @@ def rnn_step(
     check_floating(inputs)
     _check_params(cell, params, inputs.shape[-1])
     _check_carry("carry", cell, params, carry, inputs.shape[:-1])
-    return _step(cell, dict(params), carry, inputs)
+    check_marks("resets", "a new episode", resets, inputs, axes="(*batch)")
+    return _step(cell, dict(params), carry, inputs, resets)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _step(cell: Cell, params: Params, carry: Carry, inputs: Any) -> tuple[Carry, Array]:
+def _step(
+    cell: Cell, params: Params, carry: Carry, inputs: Any, resets: Any
+) -> tuple[Carry, Array]:
+    if resets is not None:
+        start = cell.initial_carry(params, inputs.shape[:-1])
+        start = jax.tree.map(lambda x, like: x.astype(like.dtype), start, carry)
+        carry = restart(resets, start, carry)
     carry = cell.step(params, carry, cell.project(params, inputs))
     return carry, cell.output(carry)
 
@@ -257,8 +268,8 @@ def _checked(
 ) -> tuple[Carry, Any]:
     _check_inputs(inputs)
     features = _check_params(cell, params, inputs.shape[-1])
-    _check_marks("mask", "valid", mask, inputs)
-    _check_marks("resets", "a new episode", resets, inputs)
+    check_marks("mask", "valid", mask, inputs)
+    check_marks("resets", "a new episode", resets, inputs)
     if initial_carry is not None:
         batch_shape = inputs.shape[1:-1]
         _check_carry("initial_carry", cell, params, initial_carry, batch_shape)
@@ -358,13 +369,16 @@ def _check_params(cell: Cell, params: Params, in_features: int) -> int:
     return features
 
 
-def _check_marks(name: str, true: str, marks: Any, inputs: Any) -> None:
+def check_marks(
+    name: str, true: str, marks: Any, inputs: Any, axes: str = "(time, *batch)"
+) -> None:
+    """Raises where a mask or resets have another shape than the steps, or no bools."""
     if marks is None:
         return
     if marks.shape != inputs.shape[:-1]:
         raise ValueError(
-            f"{name} must have the (time, *batch) shape of inputs {inputs.shape[:-1]}, "
-            f"got {marks.shape}; layers take (batch, time)."
+            f"{name} must have the {axes} shape of inputs {inputs.shape[:-1]}, got "
+            f"{marks.shape}; rnn takes (time, *batch), layers take (batch, time)."
         )
     if marks.dtype != jnp.bool_:
         raise TypeError(

@@ -1,7 +1,7 @@
 """What is a solver, and what do a mask and a reset mean to it?"""
 
 from collections.abc import Hashable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,14 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Bool
 
 from jaxrnn.cells.base import Carry, Cell, Params
+
+
+class Steps(NamedTuple):
+    """What a recurrence reads at every time step, time axis first."""
+
+    inputs: Any
+    mask: Any = None
+    resets: Any = None
 
 
 @runtime_checkable
