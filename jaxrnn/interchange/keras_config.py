@@ -20,9 +20,10 @@ from jaxrnn.interchange.structure import (
     layers,
     recurrent_sizes,
 )
-from jaxrnn.layers import concatenate
+from jaxrnn.layers.combine import concatenate
+from jaxrnn.layers.linen import GRU, LSTM, SimpleRNN
+from jaxrnn.layers.linen_wrappers import Bidirectional, Stacked
 from jaxrnn.models import FlattenClassifier, Forecaster, TextClassifier
-from jaxrnn.modules import GRU, LSTM, Bidirectional, SimpleRNN, Stacked
 
 Config = dict[str, Any]
 
