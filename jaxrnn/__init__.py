@@ -41,16 +41,16 @@ from jaxrnn.recurrence import rnn_step as rnn_step
 from jaxrnn.recurrence import lengths_to_mask as lengths_to_mask
 
 # Flax Linen layers and models.
-from jaxrnn.modules import Embed as Embed
-from jaxrnn.modules import SimpleRNN as SimpleRNN
-from jaxrnn.modules import GRU as GRU
-from jaxrnn.modules import LSTM as LSTM
-from jaxrnn.modules import Recurrent as Recurrent
-from jaxrnn.modules import Bidirectional as Bidirectional
-from jaxrnn.modules import Stacked as Stacked
-from jaxrnn.modules import TimeDistributed as TimeDistributed
-from jaxrnn.layers import concatenate as concatenate
-from jaxrnn.flax_rnn import RNN as RNN
+from jaxrnn.linen import Embed as Embed
+from jaxrnn.linen import SimpleRNN as SimpleRNN
+from jaxrnn.linen import GRU as GRU
+from jaxrnn.linen import LSTM as LSTM
+from jaxrnn.linen import Recurrent as Recurrent
+from jaxrnn.linen import Bidirectional as Bidirectional
+from jaxrnn.linen import Stacked as Stacked
+from jaxrnn.linen import TimeDistributed as TimeDistributed
+from jaxrnn.linen import concatenate as concatenate
+from jaxrnn.linen import RNN as RNN
 from jaxrnn.models import TextClassifier as TextClassifier
 from jaxrnn.models import FlattenClassifier as FlattenClassifier
 from jaxrnn.models import Forecaster as Forecaster

@@ -7,10 +7,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxrnn.cells.activations import check_activation
 from jaxrnn.cells.base import Activation, AnyArray
 from jaxrnn.cells.params import glorot_uniform
-from jaxrnn.layers import nonzero
-from jaxrnn.modules import Embed
+from jaxrnn.layers.embed import nonzero
+from jaxrnn.layers.linen import Embed
+from jaxrnn.layers.linen_wrappers import adopted
 
 
 class TextClassifier(nn.Module):
@@ -42,13 +44,18 @@ class TextClassifier(nn.Module):
     hidden_activation: Activation = jax.nn.sigmoid
     mask_zero: bool = False
 
+    def __post_init__(self) -> None:
+        check_activation("hidden_activation", self.hidden_activation)
+        self.recurrent = adopted(self.recurrent)
+        super().__post_init__()
+
     @nn.compact
     def __call__(
         self,
         ids: Int[AnyArray, "batch time"],
         *,
         mask: Bool[AnyArray, "batch time"] | None = None,
-        deterministic: bool = True,
+        deterministic: bool | None = None,
     ) -> Float[Array, " batch"]:
         """Returns the logits; `jax.nn.sigmoid` makes probabilities of them.
 
@@ -56,7 +63,8 @@ class TextClassifier(nn.Module):
           ids: padded rows of ids.
           mask: True = valid. None, as in the tutorials, reads padding as a word, but
             for `mask_zero`.
-          deterministic: False draws the dropout of `recurrent` from the key `dropout`.
+          deterministic: as the call of `recurrent` takes it: False draws its dropout
+            from the key `dropout`.
 
         Raises:
           TypeError, ValueError: wrong dtype, rank or mask shape, ids out of range.
@@ -65,7 +73,7 @@ class TextClassifier(nn.Module):
         features = Embed(self.vocab_size, self.embed_features, name="embed")(ids)
         if mask is None and self.mask_zero:
             mask = nonzero(ids)
-        features = self.recurrent(features, mask=mask, deterministic=deterministic)
+        features = self.recurrent(features, mask=mask, **_given(deterministic))
         features = _at_least_float32(features)
         if self.hidden_features is not None:
             hidden = _dense(self.hidden_features, name="hidden")(features)
@@ -95,6 +103,10 @@ class FlattenClassifier(nn.Module):
     embed_features: int
     hidden_features: int
     hidden_activation: Activation = jax.nn.sigmoid
+
+    def __post_init__(self) -> None:
+        check_activation("hidden_activation", self.hidden_activation)
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, ids: Int[AnyArray, "batch time"]) -> Float[Array, " batch"]:
@@ -129,29 +141,40 @@ class Forecaster(nn.Module):
     hidden_features: int
     hidden_activation: Activation = jax.nn.relu
 
+    def __post_init__(self) -> None:
+        check_activation("hidden_activation", self.hidden_activation)
+        self.recurrent = adopted(self.recurrent)
+        super().__post_init__()
+
     @nn.compact
     def __call__(
         self,
         inputs: Float[AnyArray, "batch time in_features"],
         *,
         mask: Bool[AnyArray, "batch time"] | None = None,
-        deterministic: bool = True,
+        deterministic: bool | None = None,
     ) -> Float[Array, " batch"]:
         """Returns one prediction per row, in the unit of the targets.
 
         Args:
           inputs: the windows of the series.
           mask: True = valid; None = every step is.
-          deterministic: False draws the dropout of `recurrent` from the key `dropout`.
+          deterministic: as the call of `recurrent` takes it: False draws its dropout
+            from the key `dropout`.
 
         Raises:
           TypeError, ValueError: wrong dtype, rank or mask shape.
         """
         _check_rank(inputs, ("batch", "time", "in_features"))
-        features = self.recurrent(inputs, mask=mask, deterministic=deterministic)
+        features = self.recurrent(inputs, mask=mask, **_given(deterministic))
         features = _at_least_float32(features)
         hidden = _dense(self.hidden_features, name="hidden")(features)
         return _dense(1, name="head")(self.hidden_activation(hidden))[:, 0]
+
+
+def _given(deterministic: bool | None) -> dict[str, bool]:
+    """The argument of a call; None leaves it to the layer."""
+    return {} if deterministic is None else {"deterministic": deterministic}
 
 
 def _dense(features: int, name: str) -> nn.Dense:

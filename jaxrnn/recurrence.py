@@ -180,7 +180,8 @@ def rnn_step(
       params: as from `init_params`.
       carry: from the step before, or `cell.initial_carry(params, batch_shape)`.
       inputs: of this step.
-      resets: True where the carry restarts before the step; None = nowhere.
+      resets: True where this step is the first of an episode: there the carry restarts
+        before the step. None = nowhere.
       dtype: of the computation; None takes what carry and inputs promote to.
 
     Returns:
@@ -204,7 +205,7 @@ def rnn_step(
         )
     check_floating(inputs)
     _check_params(cell, params, inputs.shape[-1])
-    _check_marks("resets", "(*batch,)", "a new episode", resets, inputs)
+    check_marks("resets", "a new episode", resets, inputs, axes="(*batch,)")
     carry = _as_carry("carry", cell, params, carry, inputs.shape[:-1])
     dtype = dtype or jnp.result_type(inputs, *jax.tree.leaves(carry))
     return _step(dict(params), carry, inputs, resets, cell=cell, dtype=dtype)
@@ -316,9 +317,8 @@ def _checked(
         )
     check_floating(inputs)
     _check_params(cell, params, inputs.shape[-1])
-    axes = "(time, *batch)"
-    _check_marks("mask", axes, "valid", steps.mask, inputs)
-    _check_marks("resets", axes, "a new episode", steps.resets, inputs)
+    check_marks("mask", "valid", steps.mask, inputs)
+    check_marks("resets", "a new episode", steps.resets, inputs)
     if initial_carry is None:
         return None
     return _as_carry("initial_carry", cell, params, initial_carry, steps.batch_shape)
@@ -351,13 +351,16 @@ def _check_params(cell: Cell, params: Params, in_features: int) -> None:
             )
 
 
-def _check_marks(name: str, axes: str, true: str, marks: Any, inputs: Any) -> None:
+def check_marks(
+    name: str, true: str, marks: Any, inputs: Any, axes: str = "(time, *batch)"
+) -> None:
+    """Raises where a mask or resets have another shape than the steps, or no bools."""
     if marks is None:
         return
     if marks.shape != inputs.shape[:-1]:
         raise ValueError(
-            f"{name} must have the {axes} shape of inputs {inputs.shape[:-1]}, "
-            f"got {marks.shape}; layers take (batch, time)."
+            f"{name} must have the {axes} shape of inputs {inputs.shape[:-1]}, got "
+            f"{marks.shape}; rnn takes (time, *batch), layers take (batch, time)."
         )
     if marks.dtype != jnp.bool_:
         raise TypeError(

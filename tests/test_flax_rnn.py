@@ -285,9 +285,122 @@ def test_cell_of_jaxrnn_is_its_layer(name, reverse):
     assert_close(outputs[valid], want[valid])
 
 
-def test_cell_of_jaxrnn_needs_features():
+def test_settings_that_a_cell_would_ignore():
+    """Those of Flax for a cell of jaxrnn, and the other way round."""
     with pytest.raises(ValueError, match=r"gru needs features, .* RNN\(cell, features"):
-        jaxrnn.RNN(jaxrnn.gru).init(jax.random.key(0), jnp.ones((3, TIME, 2)))
+        jaxrnn.RNN(jaxrnn.gru)
+    of_flax = [
+        {"unroll": 2},
+        {"variable_axes": {"seen": 0}},
+        {"variable_broadcast": ["params", "seen"]},
+        {"variable_carry": "counts"},
+        {"split_rngs": {"params": True}},
+    ]
+    for setting in of_flax:
+        with pytest.raises(
+            ValueError, match=f"{next(iter(setting))} is .* of Flax cells"
+        ):
+            jaxrnn.RNN(jaxrnn.gru, features=3, **setting)
+    for setting in ({"features": 3}, {"solver": jaxrnn.Scan()}):
+        with pytest.raises(ValueError, match="is a setting of jaxrnn cells"):
+            jaxrnn.RNN(nn.GRUCell(3), **setting)
+    rngs = nnx.Rngs(0)
+    with pytest.raises(ValueError, match="needs in_features, features and rngs"):
+        jaxrnn.nnx.RNN(jaxrnn.gru, features=3, rngs=rngs)
+    with pytest.raises(ValueError, match="broadcast_rngs is a setting of Flax cells"):
+        jaxrnn.nnx.RNN(
+            jaxrnn.gru, in_features=2, features=3, broadcast_rngs="dropout", rngs=rngs
+        )
+
+
+# Layers of ours where Flax expects an RNN, and the other way round.
+
+CALLS = [
+    {"seq_lengths": LENGTHS, "return_carry": True},
+    {"time_major": True, "return_carry": True},
+    {},
+]
+
+
+def valid_outputs(result, lengths):
+    """At padding our layers have zeros."""
+    carry, outputs = result if isinstance(result, tuple) else (None, result)
+    if lengths is not None:
+        outputs = jnp.where(
+            jnp.arange(TIME)[None, :, None] < lengths[:, None, None], outputs, 0
+        )
+    return carry, outputs
+
+
+@pytest.mark.parametrize("call", CALLS, ids=repr)
+def test_layers_stand_in_bidirectional_of_flax_linen(call):
+    """As `RNN` with the same cells does, which is Flax' own by the tests above."""
+    options = {"return_sequences": True}
+    ours = nn.Bidirectional(
+        jaxrnn.LSTM(FEATURES, **options),
+        jaxrnn.Recurrent(FEATURES, cell=jaxrnn.mgu, **options),
+    )
+    theirs = nn.Bidirectional(
+        jaxrnn.RNN(jaxrnn.lstm, features=FEATURES),
+        jaxrnn.RNN(jaxrnn.mgu, features=FEATURES),
+    )
+    inputs = inputs_of(nn.GRUCell(FEATURES), (3,), call.get("time_major", False))
+    variables = variables_of(theirs, inputs)
+    found = ours.apply(variables, inputs, **call)
+    want = theirs.apply(variables, inputs, **call)
+    lengths = call.get("seq_lengths")
+    assert_close(valid_outputs(found, lengths), valid_outputs(want, lengths))
+
+
+@pytest.mark.parametrize("call", CALLS, ids=repr)
+def test_layers_stand_in_bidirectional_of_flax_nnx(call):
+    rngs = nnx.Rngs(0)
+    layers = [
+        jaxrnn.nnx.GRU(IN_FEATURES, FEATURES, return_sequences=True, rngs=rngs)
+        for _ in range(2)
+    ]
+    rnns = [
+        jaxrnn.nnx.RNN(
+            jaxrnn.gru, in_features=IN_FEATURES, features=FEATURES, rngs=rngs
+        )
+        for _ in range(2)
+    ]
+    for layer, rnn in zip(layers, rnns, strict=True):
+        nnx.update(rnn, nnx.state(layer, nnx.Param))
+    inputs = inputs_of(nn.GRUCell(FEATURES), (3,), call.get("time_major", False))
+    found = nnx.Bidirectional(*layers, rngs=rngs)(inputs, **call)
+    want = nnx.Bidirectional(*rnns, rngs=rngs)(inputs, **call)
+    lengths = call.get("seq_lengths")
+    assert_close(valid_outputs(found, lengths), valid_outputs(want, lengths))
+
+
+def test_rnn_stands_in_our_bidirectional():
+    """With the numbers of Flax' own Bidirectional, Linen and NNX."""
+    inputs = inputs_of(nn.GRUCell(FEATURES), (3,), time_major=False)
+    options = {"return_carry": True}
+    theirs = nn.Bidirectional(
+        nn.RNN(nn.LSTMCell(FEATURES)), nn.RNN(nn.LSTMCell(FEATURES)), **options
+    )
+    variables = variables_of(theirs, inputs)
+    want_carry, want = theirs.apply(variables, inputs, seq_lengths=LENGTHS)
+    want = valid_outputs((want_carry, want), LENGTHS)
+    ours = jaxrnn.Bidirectional(jaxrnn.RNN(nn.LSTMCell(FEATURES), **options))
+    params = variables["params"]
+    params = {"forward": params["forward_rnn"], "reverse": params["backward_rnn"]}
+    assert_close(ours.apply({"params": params}, inputs, lengths=LENGTHS), want)
+
+    cells = [nnx.GRUCell(IN_FEATURES, FEATURES, rngs=nnx.Rngs(i)) for i in range(2)]
+    call = {"seq_lengths": LENGTHS, "return_carry": True}
+    want = nnx.Bidirectional(*map(nnx.RNN, cells))(inputs, **call)
+    rnns = [jaxrnn.nnx.RNN(cell, return_carry=True) for cell in cells]
+    found = jaxrnn.nnx.Bidirectional(*rnns)(inputs, lengths=LENGTHS)
+    assert_close(found, valid_outputs(want, LENGTHS))
+
+
+def test_rnn_with_two_feature_axes_is_called_by_itself():
+    layer = jaxrnn.Bidirectional(jaxrnn.RNN(SIMPLE_CELLS["ConvLSTMCell"]))
+    with pytest.raises(ValueError, match="one feature axis, got one with 2"):
+        layer.init(jax.random.key(0), jnp.ones((3, TIME, 4, 2)))
 
 
 # NNX.
@@ -366,3 +479,70 @@ def test_nnx_cell_that_changes_in_itself():
         results.append(rnn(cell)(inputs))
         assert cell.steps[...] == TIME
     assert_close(*results)
+
+
+class Dropping(nnx.GRUCell):
+    """A cell with recurrent dropout, as in the tests of Flax."""
+
+    def __init__(self, *arguments, rngs):
+        super().__init__(*arguments, rngs=rngs)
+        self.drop = nnx.Dropout(0.5, rng_collection="recurrent", rngs=rngs)
+
+    def __call__(self, carry, inputs):
+        carry, output = super().__call__(carry, inputs)
+        dropped = self.drop(jnp.ones_like(output))
+        return carry, output * dropped
+
+
+def test_nnx_broadcast_rngs():
+    """One key for all steps of a call, and another one in the next call."""
+    inputs = inputs_of(nn.GRUCell(FEATURES), (3,), time_major=False)
+    results = []
+    for rnn in (jaxrnn.nnx.RNN, nnx.RNN):
+        cell = Dropping(IN_FEATURES, FEATURES, rngs=nnx.Rngs(0, recurrent=1))
+        layer = rnn(cell, broadcast_rngs="recurrent")
+        results.append([layer(inputs), layer(inputs)])
+        assert cell.drop.rngs.count[...] == 2
+    assert_close(*results)
+    first, second = (np.asarray(outputs) == 0 for outputs in results[0])
+    assert (first == first[:, :1]).all()  # the same units at every step
+    assert (first != second).any()
+
+
+class Biased(nnx.GRUCell):
+    """A cell that reads a value of its own at every step, and writes it."""
+
+    def __init__(self, *arguments, rngs):
+        super().__init__(*arguments, rngs=rngs)
+        self.of_step = nnx.BatchStat(jnp.arange(4.0 * TIME).reshape(4, TIME))
+
+    def __call__(self, carry, inputs):
+        bias = self.of_step[...]
+        carry, output = super().__call__(carry, inputs + bias[:2])
+        self.of_step[...] = bias + 1
+        return carry, output
+
+
+def test_nnx_state_axes():
+    inputs = inputs_of(nn.GRUCell(FEATURES), (3,), time_major=False)
+    results = []
+    for rnn in (jaxrnn.nnx.RNN, nnx.RNN):
+        cell = Biased(IN_FEATURES, FEATURES, rngs=nnx.Rngs(0))
+        axes = nnx.StateAxes({nnx.BatchStat: 1, ...: nnx.Carry})
+        with jax.numpy_rank_promotion("allow"):
+            results.append(rnn(cell, state_axes=axes)(inputs))
+        want = np.arange(4.0 * TIME).reshape(4, TIME) + 1
+        np.testing.assert_array_equal(cell.of_step[...], want)
+    assert_close(*results)
+
+
+def test_nnx_keys_of_the_carry():
+    """`rngs` of Flax: a stream, True for the seed 0, False for none."""
+    inputs = inputs_of(nn.GRUCell(FEATURES), (3,), time_major=False)
+    cell = nnx.GRUCell(IN_FEATURES, FEATURES, rngs=nnx.Rngs(0))
+    given = {"initial_carry": jnp.ones((3, FEATURES))}  # without keys Flax' cell asks
+    for rngs, call in ((True, {}), (nnx.Rngs(1), {}), (False, given)):
+        found, want = (
+            rnn(cell, rngs=rngs)(inputs, **call) for rnn in (jaxrnn.nnx.RNN, nnx.RNN)
+        )
+        assert_close(found, want)

@@ -94,6 +94,15 @@ def keras_bidirectional(forward, backward=None, **options):
     return make
 
 
+def keras_stack(return_sequences=True, return_state=True):
+    """Layer upon layer inside one recurrence, which is the same."""
+    return kl.RNN(
+        [kl.LSTMCell(FEATURES), kl.GRUCell(FEATURES, reset_after=True)],
+        return_sequences=return_sequences,
+        return_state=return_state,
+    )
+
+
 def keras_sequential(*layers):
     return lambda: keras.Sequential([make() for make in layers])
 
@@ -262,6 +271,13 @@ ROWS = [
         keras_bidirectional(
             theirs(kl.LSTM),
             theirs(kl.GRU, activation="relu", go_backwards=True, units=2))),
+    Row("concat_of_stacks", Bidirectional(Stacked([ours(LSTM), ours(GRU)])),
+        keras_bidirectional(keras_stack), mask=LEFT_AND_HOLES),
+    Row("concat_of_stacks_last",
+        Bidirectional(Stacked([
+            ours(LSTM), ours(GRU, return_sequences=False, return_carry=False)])),
+        keras_bidirectional(
+            lambda: keras_stack(return_sequences=False, return_state=False))),
     Row("projection_concat",
         Bidirectional(ours(LSTM, projection_features=2, use_bias=False)),
         None, "lstm_proj-1-bidirectional-no_bias"),
@@ -376,7 +392,7 @@ def apply(row, params, inputs, carry, **options):
         initial_carry=carry,
         **options,
     )
-    return returned[::-1] if row.layer.options.return_carry else returned
+    return returned[::-1] if row.layer.call_options.return_carry else returned
 
 
 @functools.cache
@@ -418,11 +434,28 @@ def keras_side(make, params, inputs, carry, mask, training=False):
     with keras_rules(), keras_float64():
         layer = make()
         layer.build(inputs.shape)
-        layer.set_weights(to_keras(params))
+        layer.set_weights(keras_weights(params))
         weights = [variable.value for variable in layer.trainable_variables]
         fixed = [variable.value for variable in layer.non_trainable_variables]
         solved = solve(run, weights, *in_dtype((inputs, carry), np.float64))
-    return solved._replace(params=from_keras(solved.params, like=params))
+    return solved._replace(params=from_keras_weights(solved.params, params))
+
+
+def keras_weights(params):
+    """As `to_keras`; of a Bidirectional of stacks one direction, then the other."""
+    if "forward" in params and "layers_0" in params["forward"]:
+        return [*to_keras(params["forward"]), *to_keras(params["reverse"])]
+    return to_keras(params)
+
+
+def from_keras_weights(weights, params):
+    if "forward" in params and "layers_0" in params["forward"]:
+        forward, half = params["forward"], len(weights) // 2
+        return {
+            "forward": from_keras(weights[:half], like=forward),
+            "reverse": from_keras(weights[half:], like=params["reverse"]),
+        }
+    return from_keras(weights, like=params)
 
 
 def row_mask(row):
@@ -448,7 +481,7 @@ def torch_side(name, options, row):
     module = getattr(torch.nn, name)(
         IN_FEATURES,
         FEATURES,
-        batch_first=not row.layer.options.time_major,
+        batch_first=not row.layer.call_options.time_major,
         dtype=torch.float64,
         **options,
     )
@@ -608,7 +641,7 @@ def flax_side(row):
         return outputs, swap_memory(carry, params)
 
     valid = row_mask(row)
-    if valid is not None and row.layer.options.time_major:
+    if valid is not None and row.layer.call_options.time_major:
         valid = valid.T
     wide = jax.tree.map(np.float64, params)  # before biases are added
     solved = solve(run, *in_dtype((to_flax(wide), inputs, carry), np.float64))
@@ -878,6 +911,24 @@ def test_initial_values_inside_wrappers():
     for i in (0, 1, 6, 7):  # forward and reverse
         assert (found[i] != found[i + 3]).mean() > 0.99
     assert (found[1] != found[7]).mean() > 0.99  # the same shape, one layer up
+
+
+@pytest.mark.parametrize("unit_forget_bias", [True, False])
+def test_initial_bias_beside_the_forget_gate(unit_forget_bias):
+    """Keras sets the forget gate to 1, whatever draws the rest."""
+    with keras_rules():
+        keras_layer = kl.LSTM(
+            4,
+            bias_initializer=keras.initializers.Constant(0.5),
+            unit_forget_bias=unit_forget_bias,
+        )
+        keras_layer.build((1, 1, 3))
+    layer = LSTM(
+        4, bias_init=nn.initializers.constant(0.5), unit_forget_bias=unit_forget_bias
+    )
+    params = layer.init(jax.random.key(0), jnp.zeros((1, 1, 3)))["params"]
+    np.testing.assert_array_equal(params["bias"], get_weights(keras_layer)[2])
+    assert (params["bias"] == 1).any() == unit_forget_bias
 
 
 # Low precision: parameters in float32, the computation in less.

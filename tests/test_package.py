@@ -18,8 +18,8 @@ FLOORS = [
     {"cells", "native"},
     {"solvers"},
     {"recurrence"},
-    {"layers", "flax_rnn"},
-    {"modules", "nnx"},
+    {"layers"},
+    {"linen", "nnx"},
     {"models"},
     {"interchange"},
 ]

@@ -18,6 +18,15 @@ def linear(values: Array) -> Array:
     return values
 
 
+def check_activation(name: str, activation: object) -> None:
+    """Raises a TypeError where an activation is no function, but a name as in Keras."""
+    if not callable(activation):
+        raise TypeError(
+            f"{name} must be a function of an array, such as jnp.tanh, jax.nn.relu or "
+            f"jaxrnn.linear (Keras' None), got {activation!r}."
+        )
+
+
 def _tanh_derivative(output: Array) -> Array:
     return 1 - output * output
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrnn.cells.activations import derivative_from_output
+from jaxrnn.cells.activations import check_activation, derivative_from_output
 from jaxrnn.cells.base import Activation, Adjoint, Cell, Params, ParamSpec
 from jaxrnn.cells.ops import (
     add_row,
@@ -59,6 +59,8 @@ def gru_cell(
     Reference: Cho et al., Learning phrase representations using RNN encoder-decoder,
     2014 (reset before; its z is our 1 - z).
     """
+    check_activation("activation", activation)
+    check_activation("recurrent_activation", recurrent_activation)
     return _build(activation, recurrent_activation, use_bias, reset_after)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from jax import Array
 
-from jaxrnn.cells.activations import derivative_from_output
+from jaxrnn.cells.activations import check_activation, derivative_from_output
 from jaxrnn.cells.base import Activation, Cell, ElementwiseAdjoint, Params, ParamSpec
 from jaxrnn.cells.ops import affine_gradients, affine_project, as_row, row_gradient
 from jaxrnn.cells.params import fused_specs, zero_hidden
@@ -40,6 +40,7 @@ def ind_rnn_cell(
     Reference: Li et al., Independently recurrent neural network (IndRNN): building a
     longer and deeper RNN, 2018.
     """
+    check_activation("activation", activation)
     return _build(activation, use_bias)
 
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxrnn.cells.activations import check_activation
 from jaxrnn.cells.base import Activation, Cell, Params, ParamSpec
 from jaxrnn.cells.lstm import LSTMCarry
 from jaxrnn.cells.ops import add_row, as_row, gated_matmul, recurrent_project
@@ -45,6 +46,8 @@ def layer_norm_lstm_cell(
 
     Reference: Ba, Kiros and Hinton, Layer normalization, 2016, equations 20 to 22.
     """
+    check_activation("activation", activation)
+    check_activation("recurrent_activation", recurrent_activation)
     return _build_lstm(activation, recurrent_activation, epsilon)
 
 
@@ -83,6 +86,8 @@ def layer_norm_gru_cell(
     Reference: Ba, Kiros and Hinton, Layer normalization, 2016, supplementary
     material, equations 13 to 16.
     """
+    check_activation("activation", activation)
+    check_activation("recurrent_activation", recurrent_activation)
     return _build_gru(activation, recurrent_activation, epsilon)
 
 

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrnn.cells.activations import derivative_from_output
-from jaxrnn.cells.base import Activation, Adjoint, Cell, Params, ParamSpec
+from jaxrnn.cells.activations import check_activation, derivative_from_output
+from jaxrnn.cells.base import Activation, Adjoint, Cell, Initializer, Params, ParamSpec
 from jaxrnn.cells.ops import (
     affine_gradients,
     affine_project,
@@ -16,7 +16,7 @@ from jaxrnn.cells.ops import (
     matmul,
     recurrent_project,
 )
-from jaxrnn.cells.params import fused_specs, glorot_uniform
+from jaxrnn.cells.params import fused_specs, glorot_uniform, zeros
 
 
 class LSTMCarry(NamedTuple):
@@ -78,6 +78,8 @@ def lstm_cell(
     recurrent neural network architectures for large vocabulary speech recognition,
     2014.
     """
+    check_activation("activation", activation)
+    check_activation("recurrent_activation", recurrent_activation)
     return _build(
         activation,
         recurrent_activation,
@@ -98,7 +100,7 @@ def _build(
     def param_specs(in_features: int, features: int) -> dict[str, ParamSpec]:
         specs = fused_specs(4, in_features, features, ("bias",) if use_bias else ())
         if use_bias and unit_forget_bias:
-            specs["bias"] = specs["bias"]._replace(init=_forget_bias)
+            specs["bias"] = specs["bias"]._replace(init=with_unit_forget(zeros))
         if projection_features is not None:
             recurrent = specs["recurrent_kernel"]
             specs["recurrent_kernel"] = recurrent._replace(
@@ -158,10 +160,21 @@ def _output(carry: LSTMCarry) -> Array:
     return carry.hidden
 
 
-def _forget_bias(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
-    """Zeros, but ones in the second of the four gates."""
-    del key
-    return jnp.zeros(shape, dtype).reshape(4, -1).at[1].set(1).reshape(shape)
+def with_unit_forget(init: Initializer) -> Initializer:
+    """The initial bias that `init` draws, with ones for the forget gate.
+
+    Example:
+      >>> with_unit_forget(jax.nn.initializers.zeros)(jax.random.key(0), (4,)).tolist()
+      [0.0, 1.0, 0.0, 0.0]
+    """
+
+    def unit_forget(
+        key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32
+    ) -> Array:
+        bias = init(key, shape, dtype)
+        return bias.reshape(4, -1).at[1].set(1).reshape(shape)  # i, f, g, o
+
+    return unit_forget
 
 
 def _adjoint(

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxrnn.cells.activations import check_activation
 from jaxrnn.cells.base import Activation, Cell, Params, ParamSpec
 from jaxrnn.cells.ops import affine_project, gated_matmul
 from jaxrnn.cells.params import fused_specs, zero_hidden
@@ -43,6 +44,8 @@ def mgu_cell(
 
     Reference: Zhou et al., Minimal gated unit for recurrent neural networks, 2016.
     """
+    check_activation("activation", activation)
+    check_activation("recurrent_activation", recurrent_activation)
     return _build(activation, recurrent_activation, use_bias)
 
 

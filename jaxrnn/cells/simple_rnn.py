@@ -6,7 +6,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrnn.cells.activations import activated_sum, derivative_from_output
+from jaxrnn.cells.activations import (
+    activated_sum,
+    check_activation,
+    derivative_from_output,
+)
 from jaxrnn.cells.base import Activation, Cell, ElementwiseAdjoint, Params, ParamSpec
 from jaxrnn.cells.ops import (
     affine_gradients,
@@ -47,6 +51,7 @@ def simple_rnn_cell(
 
     Reference: Elman, Finding structure in time, Cognitive Science 14, 1990.
     """
+    check_activation("activation", activation)
     return _build(activation, use_bias)
 
 

@@ -20,9 +20,10 @@ from jaxrnn.interchange.structure import (
     layers,
     recurrent_sizes,
 )
-from jaxrnn.layers import concatenate
+from jaxrnn.layers.combine import concatenate
+from jaxrnn.layers.linen import GRU, LSTM, SimpleRNN
+from jaxrnn.layers.linen_wrappers import Bidirectional, Stacked
 from jaxrnn.models import FlattenClassifier, Forecaster, TextClassifier
-from jaxrnn.modules import GRU, LSTM, Bidirectional, SimpleRNN, Stacked
 
 Config = dict[str, Any]
 
@@ -64,12 +65,17 @@ def keras_config(model: nn.Module, params: Params, *, mask_zero: bool) -> Config
         if isinstance(model, FlattenClassifier) and "hidden" in params:
             time = params["hidden"]["kernel"].shape[0] // model.embed_features
         inputs = jnp.zeros((1, time or 1), jnp.int32)
+        mask_zero = mask_zero or getattr(model, "mask_zero", False)
         embed = {"input_dim": model.vocab_size, "output_dim": model.embed_features}
         chain = [
             _input([None, time], "int32"),
             _layer("Embedding", dtype, mask_zero=mask_zero, **embed),
         ]
     elif isinstance(model, Forecaster):
+        if mask_zero:
+            raise ValueError(
+                "mask_zero is for a model that reads ids, got it for a Forecaster."
+            )
         first, *_ = directions(*next(iter(paths.items()))).items()
         in_features = recurrent_sizes(*first).in_features
         inputs = jnp.zeros((1, 1, in_features), jnp.float32)

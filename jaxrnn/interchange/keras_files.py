@@ -137,7 +137,8 @@ def save_keras_model(
       path: must end in `.keras`.
       model: a `TextClassifier`, `FlattenClassifier` or `Forecaster`.
       params: of the model.
-      mask_zero: whether Keras shall mask the id 0, as `mask=ids != 0` does here.
+      mask_zero: whether Keras shall mask the id 0, as `mask=ids != 0` does here; a
+        `TextClassifier` with `mask_zero` does so by itself.
 
     Raises:
       TypeError, ValueError: a model, a layer or a setting that Keras has no name for.

@@ -247,11 +247,14 @@ def test_keras_opens_our_models(name, tmp_path):
     trees_equal(load_keras(path, like=params), params)
 
 
-def test_keras_masks_where_we_do(tmp_path):
+@pytest.mark.parametrize("who", ["the model", "the caller"])
+def test_keras_masks_where_we_do(who, tmp_path):
     model = MODELS["classifier"]
     ids = IDS * (np.arange(6) > 2)
     params = draw_params(model, ids)
-    save_keras_model(tmp_path / "model.keras", model, params, mask_zero=True)
+    masked, said = (model.clone(mask_zero=True), {}), (model, {"mask_zero": True})
+    saved, option = masked if who == "the model" else said
+    save_keras_model(tmp_path / "model.keras", saved, params, **option)
     with keras_rules():
         opened = keras.saving.load_model(tmp_path / "model.keras")
     apply = jax.jit(model.apply)
@@ -260,6 +263,13 @@ def test_keras_masks_where_we_do(tmp_path):
     np.testing.assert_allclose(found, jax.nn.sigmoid(logits), **FLOAT32)
     unmasked = jax.nn.sigmoid(apply({"params": params}, ids))
     assert np.abs(found - unmasked).max() > 1e-3
+
+
+def test_a_model_without_ids_masks_none(tmp_path):
+    model = MODELS["forecaster"]
+    params = draw_params(model, np.zeros((2, 4, 3), np.float32))
+    with pytest.raises(ValueError, match="mask_zero is for a model that reads ids"):
+        save_keras_model(tmp_path / "model.keras", model, params, mask_zero=True)
 
 
 def test_keras_drops_out_where_we_do(tmp_path):
