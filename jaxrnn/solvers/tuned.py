@@ -2,7 +2,7 @@
 
 A value is one number of all carries: time * batch * features.
 
-CPU    2 cores with AVX-512, JAX 0.10. Read from `experiments/results/speed.jsonl`
+CPU    2 x86 cores, JAX 0.10. Read from `experiments/results/speed.jsonl`
        (`python experiments/benchmarks/speed.py`), which times gradients of every solver
        over shapes from 30 * 128 * 32 to 256 * 64 * 256 values, and
        `experiments/results/peers.jsonl`.
