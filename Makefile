@@ -1,8 +1,11 @@
 # Everything needs Python 3.11 or newer and make, nothing else: the first command sets
-# up .venv with the exact versions of constraints.txt.
+# up .venv with the exact versions of constraints.txt. `make test JAX=newest` tests on the
+# newest JAX, and what else pip takes with it, in .venv-newest; JAX 0.12 needs Python 3.12.
 
 PYTHON ?= python3
 BIN := .venv/bin
+JAX ?= pinned
+TESTS ?= tests
 VARIANT ?= 002
 SEEDS ?= 3
 OUT ?= runs
@@ -50,8 +53,12 @@ bench-full: .venv/dev             ## all of it; rewrites results/ and the README
 	$(BIN)/python experiments/benchmarks/startup.py
 	$(BIN)/python experiments/reproduce.py --only-tables
 
-test: .venv/dev                   ## all tests; TFDS_DATA_DIR adds those on real reviews
-	$(BIN)/python -m pytest -n auto --maxprocesses 4
+VENV_pinned := .venv
+VENV_newest := .venv-newest
+TEST_VENV := $(or $(VENV_$(JAX)),$(error JAX is pinned or newest, got $(JAX)))
+
+test: $(TEST_VENV)/dev            ## TESTS=tests/data JAX=newest; TFDS_DATA_DIR adds reviews
+	$(TEST_VENV)/bin/python -m pytest -n auto --maxprocesses 4 $(TESTS)
 
 lint: .venv/dev                   ## style and types
 	$(BIN)/ruff check .
@@ -65,17 +72,21 @@ format: .venv/dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv runs
+	rm -rf .venv .venv-newest runs
 
 .venv/peers: .venv/dev experiments/benchmarks/install_peers.py ## PyTorch, Keras, ...: never CUDA
 	$(BIN)/python experiments/benchmarks/install_peers.py
 	touch $@
 
-.venv/experiments .venv/dev: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit( \
-	  "jaxrnn needs Python 3.11 or newer, found " + sys.version.split()[0] + \
-	  "; name another one: make PYTHON=python3.12 ...")'
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	  --constraint constraints.txt --editable ".[$(@F)]"
+.venv/experiments .venv/dev: NEEDS := 11
+.venv/experiments .venv/dev: VERSIONS := --constraint constraints.txt
+.venv-newest/dev: NEEDS := 12
+.venv-newest/dev: VERSIONS := --upgrade --upgrade-strategy eager
+.venv/experiments .venv/dev .venv-newest/dev: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, $(NEEDS)) or sys.exit( \
+	  "$(@D) needs Python 3.$(NEEDS) or newer, found " + sys.version.split()[0] + \
+	  "; name another one: make PYTHON=python3.$(NEEDS) ...")'
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  $(VERSIONS) --editable ".[$(@F)]"
 	touch $@

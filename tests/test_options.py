@@ -37,12 +37,6 @@ BATCH, TIME, IN_FEATURES, FEATURES = 3, 5, 3, 3  # the last two as in the fixtur
 # A rounding is 6e-8 or 1e-16; gradients here are sums of some tens of terms below ten.
 TOLERANCES = {"float32": 1e-5, "float64": 1e-10}
 
-# Of XLA for CPUs: these halve, twice over, the time that it takes to compile a loop.
-QUICKLY = {
-    "xla_cpu_use_fusion_emitters": False,
-    "xla_cpu_parallel_codegen_split_count": 1,
-}
-
 LENGTHS = np.array([5, 2, 3])
 LEFT_AND_HOLES = np.array([[0, 0, 1, 1, 1], [1, 0, 1, 0, 0], [1, 1, 1, 1, 1]], bool)
 
@@ -375,9 +369,7 @@ def solve(function, params, inputs, carry, scalar=evenly):
         return scalar(values), jax.tree.leaves(values)
 
     gradient = jax.grad(with_values, (0, 1, 2), has_aux=True)
-    gradients, values = jax.jit(gradient, compiler_options=QUICKLY)(
-        params, inputs, carry
-    )
+    gradients, values = jax.jit(gradient)(params, inputs, carry)
     return Solved(values, *gradients)
 
 

@@ -127,7 +127,6 @@ def in_fresh_python(code):
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
-        timeout=120,
         check=True,
     )
     return done.stdout

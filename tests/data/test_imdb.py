@@ -10,7 +10,6 @@ import socket
 import sys
 import tarfile
 import threading
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -229,6 +228,12 @@ def test_damaged_cache_is_rebuilt(prepared, damage):
     assert imdb_cache.load_encoded(path) is not None
 
 
+def test_reviews_are_read_and_encoded_once(prepared, monkeypatch):
+    want = load_imdb(**prepared)
+    monkeypatch.setattr(imdb_source, "read_reviews", None)
+    assert_equal(load_imdb(**prepared), want)
+
+
 def test_changed_directory_is_encoded_anew(prepared):
     (shard,) = (prepared["data_dir"] / VERSION).glob("*-train*")
     os.utime(shard, (1, 1))
@@ -271,10 +276,8 @@ def test_no_network(no_network, tmp_path, monkeypatch, exists):
         (tmp_path / "data").mkdir()
     state = "holds none" if exists else "does not exist"
     message = f"{re.escape(str(tmp_path))}/data {state}.*connect, or point data_dir or"
-    started = time.monotonic()
     with pytest.raises(ConnectionError, match=message):
         load_imdb(data_dir="~/data")
-    assert time.monotonic() - started < 10
 
 
 def test_server_that_does_not_answer(monkeypatch, tmp_path, no_network):
@@ -371,13 +374,10 @@ def test_real_default_arrays(real):
 
 
 @pytest.mark.real_data
-def test_real_cache_is_fast_and_the_same(real, tmp_path):
+def test_real_cache_is_the_same(real, tmp_path):
     where, _ = real
     anew = load_imdb(**where | {"cache_dir": tmp_path})
-    started = time.monotonic()
-    cached = load_imdb(**where)
-    assert time.monotonic() - started < 2  # anew takes 5 s, most of it words
-    assert_equal(cached, anew)
+    assert_equal(load_imdb(**where), anew)
 
 
 @pytest.mark.real_data
