@@ -360,7 +360,7 @@ def check_marks(
     if marks.shape != inputs.shape[:-1]:
         raise ValueError(
             f"{name} must have the {axes} shape of inputs {inputs.shape[:-1]}, got "
-            f"{marks.shape}; rnn takes (time, *batch), layers take (batch, time)."
+            f"{marks.shape}; layers take (batch, time), rnn takes (time, *batch)."
         )
     if marks.dtype != jnp.bool_:
         raise TypeError(

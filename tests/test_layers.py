@@ -255,6 +255,18 @@ def test_directions_that_return_different_things(family, option):
 
 
 @BOTH_FAMILIES
+def test_what_is_no_layer(family):
+    """A module of Flax, a name as in Keras, a class."""
+    for wrong in (nn.RNN(nn.GRUCell(4)), "gru", family.names.GRU):
+        for wrapper in (
+            family.names.Bidirectional,
+            lambda x: family.names.Stacked([x]),
+        ):
+            with pytest.raises(TypeError, match="takes those of jaxrnn, such as LSTM"):
+                wrapper(wrong)
+
+
+@BOTH_FAMILIES
 def test_layers_with_different_axes(family):
     layers = [family.make("GRU", time_major=True), family.make("GRU")]
     for wrapper in (lambda x: family.names.Bidirectional(*x), family.names.Stacked):
@@ -501,6 +513,19 @@ def test_a_key_for_dropout_is_welcome_where_there_is_none():
     variables = layer.init(jax.random.key(0), INPUTS)
     found = layer.apply(variables, INPUTS, rngs={"dropout": jax.random.key(1)})
     np.testing.assert_array_equal(found, layer.apply(variables, INPUTS))
+
+
+def test_noise_of_the_cell_itself_is_drawn_too():
+    noisy = jaxrnn.dropout_cell(jaxrnn.gru, 0.5)
+    layer, same = jaxrnn.Recurrent(4, cell=noisy), jaxrnn.GRU(4, dropout=0.5)
+    variables = layer.init(jax.random.key(0), INPUTS)
+    train = {"deterministic": False, "rngs": {"dropout": jax.random.key(1)}}
+    found = layer.apply(variables, INPUTS, **train)
+    np.testing.assert_array_equal(found, same.apply(variables, INPUTS, **train))
+    model = jaxrnn.nnx.Recurrent(FEATURES, 4, cell=noisy, rngs=nnx.Rngs(0))
+    assert (model(INPUTS) != model(INPUTS)).any()
+    with pytest.raises(ValueError, match="no key for the noise of a cell, got gru wit"):
+        jaxrnn.RNN(noisy, features=4)
 
 
 # Where the parameters of a Linen layer stand.

@@ -14,6 +14,17 @@ from jaxrnn.solvers.base import Steps
 
 Merge = Callable[[Array, Array], Array]
 
+
+def check_layers(layers: Sequence[Any]) -> None:
+    """Raises where something else than a layer is given."""
+    for layer in layers:
+        if isinstance(layer, type) or not isinstance(layer, Runs):
+            raise TypeError(
+                "a layer around layers takes those of jaxrnn, such as LSTM(32), or "
+                f"jaxrnn's RNN around a Flax cell, got {layer!r}."
+            )
+
+
 # Two directions.
 
 

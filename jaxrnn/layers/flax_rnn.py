@@ -165,13 +165,18 @@ def in_dtype(dtype: Any, carry: Carry) -> Carry:
 def check_settings(
     cell: Any, *, of_jaxrnn: Mapping[str, bool], of_flax: Mapping[str, bool]
 ) -> None:
-    """Raises where a setting is chosen that the cell at hand would ignore.
+    """Raises where something is chosen that an RNN would ignore.
 
     Args:
       cell: of jaxrnn or of Flax.
       of_jaxrnn, of_flax: the settings of either, and whether they are chosen.
     """
     ours = isinstance(cell, Cell)
+    if ours and cell.noise is not None:
+        raise ValueError(
+            f"an RNN has no key for the noise of a cell, got {cell.name}; write "
+            "Recurrent(32, cell=cell), which has one."
+        )
     ignored = [
         name for name, chosen in (of_flax if ours else of_jaxrnn).items() if chosen
     ]

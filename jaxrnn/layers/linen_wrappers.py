@@ -12,6 +12,7 @@ from jaxrnn.layers.combine import (
     NO_STEP,
     Merge,
     check_both,
+    check_layers,
     check_separate,
     check_stack,
     concatenate,
@@ -84,6 +85,7 @@ class Bidirectional(Layer):
     merge: Merge | None = concatenate
 
     def __post_init__(self) -> None:
+        check_layers([self.forward, self.reverse or self.forward])
         if self.reverse is None:
             self.reverse = self.forward.copy(parent=None)
         check_separate([ids_of_modules(x) for x in (self.forward, self.reverse)])
@@ -154,6 +156,7 @@ class Stacked(Layer):
 
     def __post_init__(self) -> None:
         layers = listed(self.layers, self.num_layers)
+        check_layers(layers)
         layers += [
             layers[0].copy(parent=None) for _ in range((self.num_layers or 1) - 1)
         ]

@@ -12,6 +12,7 @@ from jaxrnn.layers.combine import (
     NO_STEP,
     Merge,
     check_both,
+    check_layers,
     check_separate,
     check_stack,
     concatenate,
@@ -82,6 +83,7 @@ class Bidirectional(Layer):
         merge: Merge | None = concatenate,
         rngs: nnx.Rngs | None = None,
     ) -> None:
+        check_layers([forward, reverse or forward])
         if reverse is None:
             reverse = another(forward, rngs, "Bidirectional(forward, reverse)")
         check_separate([ids_of_params(layer) for layer in (forward, reverse)])
@@ -171,6 +173,7 @@ class Stacked(Layer):
         rngs: nnx.Rngs | None = None,
     ) -> None:
         stack = listed(layers, num_layers)
+        check_layers(stack)
         while len(stack) < (num_layers or 0):
             width = stack[0].out_features
             stack.append(another(stack[0], rngs, "Stacked([first, second])", width))

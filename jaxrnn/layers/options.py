@@ -155,6 +155,10 @@ class CellOptions(RecurrentOptions):
     _: dataclasses.KW_ONLY
     cell: Cell | None = None
 
+    @property
+    def has_noise(self) -> bool:
+        return super().has_noise or bool(self.cell and self.cell.noise)
+
     def make_cell(self) -> Cell:
         if self.cell is None:
             raise ValueError(
