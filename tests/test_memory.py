@@ -100,17 +100,18 @@ def gradient_memory(cell, time, batch, features, solver=None, in_features=None):
     [
         (jaxrnn.simple_rnn, 1, (100, 512, 32)),
         (jaxrnn.simple_rnn, 1, (500, 128, 32)),
+        (jaxrnn.simple_rnn, 1, (499, 128, 32)),  # a prime: no chunks without a rest
         (jaxrnn.simple_rnn, 1, (256, 64, 256)),
         (jaxrnn.lstm, 5, (100, 512, 32)),
         (jaxrnn.lstm, 5, (500, 128, 32)),
+        (jaxrnn.lstm, 5, (499, 128, 32)),
         (jaxrnn.lstm, 5, (256, 64, 256)),
     ],
 )
 def test_gradient_takes_little_more_than_what_it_must_keep(cell, floor, shape):
     """At least the carry (LSTM: also the four gates; one of h, c, o follows from the
     others) of every step; what a chunk of some steps stores on the way back comes on
-    top. (Of 30 steps a chunk is a large part: there the factor is 1.8 to 2.0. Steps
-    that fit no chunk, as of 101, copy the inputs.)
+    top. (Of 30 steps a chunk is a large part: there the factor is 1.8 to 2.0.)
     """
     values = math.prod(shape)
     found = gradient_memory(cell, *shape, jaxrnn.HoistedScan()) / (values * FLOAT)

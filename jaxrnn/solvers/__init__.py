@@ -2,7 +2,7 @@
 
 from jaxrnn.solvers.base import Solver as Solver
 from jaxrnn.solvers.base import Steps as Steps
-from jaxrnn.solvers.chunked import Checkpointed as Checkpointed
+from jaxrnn.solvers.checkpointed import Checkpointed as Checkpointed
 from jaxrnn.solvers.default import default_solver as default_solver
 from jaxrnn.solvers.hoisted import HoistedScan as HoistedScan
 from jaxrnn.solvers.native import Native as Native

@@ -13,7 +13,7 @@ from jaxrnn.cells.base import Carry, Cell, ElementwiseAdjoint, Params
 from jaxrnn.cells.ops import is_divided
 from jaxrnn.solvers.adjoints import adjoint_of
 from jaxrnn.solvers.base import Steps, hold, known, or_zeros, restart, start_of
-from jaxrnn.solvers.chunked import check_chunk, in_chunks
+from jaxrnn.solvers.chunks import check_chunk, chunk_size, cut, joined
 from jaxrnn.solvers.scan import Scan, choose_projection
 from jaxrnn.solvers.tuned import tuned
 
@@ -75,9 +75,7 @@ class HoistedScan:
         if self.chunk is None and elementwise and unmarked and steps.time:
             return delta_run(cell, self, params, carry, steps.inputs)
         start = start_of(cell, params, carry, steps)
-        run = functools.partial(cotangent_run, cell, self, params, start)
-        chunk = steps.time if self.chunk is None else self.chunk
-        return in_chunks(run, carry, steps, chunk)
+        return cotangent_run(cell, self, params, start, carry, steps)
 
 
 # The loop for any cell, mask and resets: it carries the cotangent of the carry.
@@ -92,23 +90,21 @@ def cotangent_run(
     carry: Carry,
     steps: Steps,
 ) -> tuple[Carry, Carry]:
-    """`HoistedScan` on one chunk; `start` is what a reset restarts from."""
+    """`HoistedScan` on arrays alone; `start` is what a reset restarts from."""
     del start  # Scan makes its own; this one is there to have a gradient
     return Scan(solver.unroll, bool(solver.project_first))(cell, params, carry, steps)
 
 
-class _Residuals(NamedTuple):
-    params: Params
-    start: Carry | None
-    first: Carry
+class _Kept(NamedTuple):
+    """What a backward loop reads, step by step."""
+
     steps: Steps
     carries: Carry
-    of_steps: Any  # the residuals of `Adjoint.forward`
+    residuals: Any  # those of `Adjoint.forward`
+    direct: Carry | None  # the cotangent of the carries
 
 
-def _forward(
-    cell: Cell, solver: HoistedScan, *primals: Any
-) -> tuple[tuple[Carry, Carry], _Residuals]:
+def _forward(cell: Cell, solver: HoistedScan, *primals: Any) -> Any:
     params, start, first, steps = _values(primals)
     adjoint = adjoint_of(cell)
     project, inputs = _projection(cell, solver, params, first, steps)
@@ -120,18 +116,74 @@ def _forward(
         return carry, (carry, residuals)
 
     xs = steps._replace(inputs=inputs)
-    last, (carries, of_steps) = jax.lax.scan(body, first, xs, unroll=solver.unroll)
-    residuals = _Residuals(params, start, first, steps, carries, of_steps)
-    return (last, carries), residuals
+    last, (carries, residuals) = jax.lax.scan(body, first, xs, unroll=solver.unroll)
+    kept = _Kept(steps, carries, residuals, None)
+    return (last, carries), (params, start, first, kept)
 
 
-def _backward(
-    cell: Cell, solver: HoistedScan, residuals: _Residuals, cotangents: Any
-) -> Any:
-    params, start, first, steps, carries, of_steps = residuals
-    adjoint = adjoint_of(cell)
+def _backward(cell: Cell, solver: HoistedScan, residuals: Any, cotangents: Any) -> Any:
+    """Chunk by chunk from the last to the first; the gradients add up."""
+    params, start, first, kept = residuals
     last, direct = jax.tree.map(known, cotangents)
-    last = jax.tree.map(or_zeros, first, last)
+    kept = kept._replace(direct=direct)
+    of_carry = jax.tree.map(or_zeros, first, last)
+    of_start = jax.tree.map(jnp.zeros_like, start)
+    backward = functools.partial(_backward_chunk, cell, solver.unroll, params, start)
+
+    time = kept.steps.time
+    if solver.chunk is None or time <= solver.chunk:
+        (of_carry, of_start), gradients, of_inputs = backward(
+            (of_carry, of_start), first, kept
+        )
+        return gradients, of_start, of_carry, Steps(of_inputs)
+
+    size = chunk_size(time, solver.chunk)
+    rest = time % size
+
+    def add_chunk(carried: Any, before: Carry, chunk: _Kept) -> tuple[Any, Any]:
+        cotangents, total = carried
+        cotangents, gradients, of_inputs = backward(cotangents, before, chunk)
+        return (cotangents, jax.tree.map(jnp.add, total, gradients)), of_inputs
+
+    def add_whole(carried: Any, chunk: Any) -> tuple[Any, Any]:
+        before, chunk = chunk
+        if rest:  # `chunk` is its first step: to cut off the rest would copy all others
+            chunk = jax.tree.map(
+                lambda x: jax.lax.dynamic_slice_in_dim(x, chunk, size), kept
+            )
+        return add_chunk(carried, before, chunk)
+
+    def before_chunks(first: Array, carries: Array) -> Array:
+        before_first = carries[rest - 1] if rest else first
+        others = carries[rest + size - 1 : time - 1 : size]
+        return jnp.concatenate([before_first[None], others])
+
+    chunks = jnp.arange(rest, time, size) if rest else cut(kept, size)[1]
+    befores = jax.tree.map(before_chunks, first, kept.carries)
+    carried = ((of_carry, of_start), jax.tree.map(jnp.zeros_like, params))
+    carried, of_inputs = jax.lax.scan(
+        add_whole, carried, (befores, chunks), reverse=True
+    )
+    of_rest = None
+    if rest:
+        head = jax.tree.map(lambda x: x[:rest], kept)
+        carried, of_rest = add_chunk(carried, first, head)
+    (of_carry, of_start), gradients = carried
+    return gradients, of_start, of_carry, Steps(joined(of_rest, of_inputs))
+
+
+def _backward_chunk(
+    cell: Cell,
+    unroll: int,
+    params: Params,
+    start: Carry | None,
+    cotangents: tuple[Carry, Carry | None],
+    first: Carry,
+    kept: _Kept,
+) -> tuple[tuple[Carry, Carry | None], Params, Any]:
+    """The cotangents of the carry before the chunk and of `start`, and gradients."""
+    steps, carries, residuals, direct = kept
+    adjoint = adjoint_of(cell)
     befores = jax.tree.map(_shifted, first, carries)
     if steps.resets is not None:
         again = jax.tree.map(lambda x: x[None], start)
@@ -153,16 +205,12 @@ def _backward(
             passed = hold(reset, zero, passed)
         return (passed, of_start), delta
 
-    of_start = jax.tree.map(jnp.zeros_like, start)
-    xs = (befores, carries, of_steps, steps.mask, steps.resets, direct)
-    (of_first, of_start), delta = jax.lax.scan(
-        body, (last, of_start), xs, reverse=True, unroll=solver.unroll
-    )
+    xs = (befores, carries, residuals, steps.mask, steps.resets, direct)
+    cotangents, delta = jax.lax.scan(body, cotangents, xs, reverse=True, unroll=unroll)
     gradients, of_inputs = _backward_weights(
-        cell, params, steps.inputs, befores, of_steps, delta
+        cell, params, steps.inputs, befores, residuals, delta
     )
-    of_inputs = jax.tree.map(_floating, steps.inputs, of_inputs)
-    return gradients, of_start, of_first, Steps(of_inputs)
+    return cotangents, gradients, jax.tree.map(_floating, steps.inputs, of_inputs)
 
 
 cotangent_run.defvjp(_forward, _backward, symbolic_zeros=True)
