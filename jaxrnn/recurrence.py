@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from jaxrnn.cells.base import AnyArray, Carry, Cell, Params
 from jaxrnn.cells.ops import is_divided
-from jaxrnn.solvers.base import Solver, Steps, hold, restart
+from jaxrnn.solvers.base import Solver, Steps, flip, hold, restart
 from jaxrnn.solvers.default import default_solver
 
 
@@ -248,11 +248,8 @@ def _run(
     steps = steps._replace(inputs=inputs)
     if not reverse:
         return solver(cell, params, carry, steps)
-    if steps.resets is not None:  # an episode ends where the next one begins
-        resets = jnp.roll(steps.resets, -1, axis=0).at[-1:].set(False)
-        steps = steps._replace(resets=resets)
-    last, carries = solver(cell, params, carry, _flip(steps))
-    return last, _flip(carries)
+    last, carries = solver(cell, params, carry, steps.reversed())
+    return last, flip(carries)
 
 
 _rnn_carries = jax.jit(_run, static_argnames=("cell", "solver", "dtype", "reverse"))
@@ -291,10 +288,6 @@ def _rnn(
 
 def _in_dtype(dtype: Any, arrays: Any) -> Any:
     return jax.tree.map(lambda x: x.astype(dtype), arrays)
-
-
-def _flip(sequences: Any) -> Any:
-    return jax.tree.map(lambda x: jnp.flip(x, axis=0), sequences)
 
 
 def _default_solver(cell: Cell, params: Params, steps: Steps, dtype: Any) -> Solver:

@@ -191,14 +191,13 @@ def test_linen_is_a_loop_over_steps(reverse):
 
 
 @pytest.mark.parametrize(
-    ("merge", "call"),
+    ("shared", "merge", "call"),
     [
-        (None, {"seq_lengths": LENGTHS, "return_carry": True}),
-        (jnp.add, {"time_major": True, "return_carry": True}),
-        (jnp.maximum, {}),
+        (False, None, {"seq_lengths": LENGTHS, "return_carry": True}),
+        (True, jnp.add, {"time_major": True, "return_carry": True}),
+        (True, jnp.maximum, {}),
     ],
 )
-@pytest.mark.parametrize("shared", [False, True])
 def test_linen_in_bidirectional(shared, merge, call):
     """`flax.linen.Bidirectional`, with two cells or one, and any merge_fn."""
     inputs = inputs_of(nn.GRUCell(FEATURES), (3,), call.get("time_major", False))

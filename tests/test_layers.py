@@ -574,8 +574,8 @@ class MadeInSetup(nn.Module):
 
 
 WRITTEN = [(name, None) for name in WRAPPED] + [
-    ("nested", nn.jit),
-    ("nested", nn.remat),
+    ("stacked", nn.jit),
+    ("stacked", nn.remat),
 ]
 
 

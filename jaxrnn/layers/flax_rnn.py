@@ -10,9 +10,9 @@ from jaxtyping import Array
 
 from jaxrnn.cells.base import Carry, Cell, Params
 from jaxrnn.layers.options import CallOptions
-from jaxrnn.layers.run import Ran, flip
+from jaxrnn.layers.run import Ran
 from jaxrnn.recurrence import rnn_carries
-from jaxrnn.solvers.base import Solver, Steps, hold, restart
+from jaxrnn.solvers.base import Solver, Steps, flip, hold, restart
 
 
 class Looped(NamedTuple):
@@ -122,15 +122,14 @@ def run_as_layer(
             "a layer takes a cell with one feature axis, got one with "
             f"{loop.feature_axes}; call the RNN itself."
         )
-    inputs, mask, resets = steps
-    inputs = hold(mask, inputs, jnp.zeros_like(inputs))  # 0 * NaN would be NaN
+    inputs = hold(steps.mask, steps.inputs, jnp.zeros_like(steps.inputs))  # 0 * NaN
+    steps = steps._replace(inputs=inputs)
     if initial_carry is None:
         initial_carry = loop.start(inputs.shape[1:])
     if reverse:
-        if resets is not None:  # an episode ends where the next one begins
-            resets = jnp.roll(resets, -1, axis=0).at[-1:].set(False)
-        inputs, mask, resets = flip((inputs, mask, resets))
-    looped = loop.run(Steps(inputs, mask, resets), initial_carry)
+        steps = steps.reversed()
+    looped = loop.run(steps, initial_carry)
+    mask = steps.mask
     outputs = hold(mask, looped.outputs, jnp.zeros_like(looped.outputs))
     last = outputs[-1]
     if mask is not None:

@@ -16,7 +16,7 @@ from jaxrnn.recurrence import (
     rnn_carries,
     rnn_step,
 )
-from jaxrnn.solvers.base import Steps, hold
+from jaxrnn.solvers.base import Steps, flip, hold
 
 
 class Ran(NamedTuple):
@@ -131,11 +131,6 @@ def to_result(ran: Ran, options: CallOptions) -> Any:
     if options.return_all_carries:
         return as_asked(ran.carries), outputs
     return (ran.carry, outputs) if options.return_carry else outputs
-
-
-def flip(sequences: Any) -> Any:
-    """From the last step to the first, time axis first."""
-    return jax.tree.map(lambda x: jnp.flip(x, axis=0), sequences)
 
 
 # One layer.

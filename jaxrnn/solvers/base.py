@@ -37,6 +37,24 @@ class Steps(NamedTuple):
         """The axes between time and features."""
         return jax.tree.leaves(self.inputs)[0].shape[1:-1]
 
+    def reversed(self) -> "Steps":
+        """From the last step to the first. An episode ends where the next one begins.
+
+        Example:
+          >>> resets = jnp.array([True, False, True, False])
+          >>> Steps(jnp.ones((4, 2)), resets=resets).reversed().resets.tolist()
+          [False, False, True, False]
+        """
+        ends = None
+        if self.resets is not None:
+            ends = jnp.roll(self.resets, -1, axis=0).at[-1:].set(False)
+        return flip(self._replace(resets=ends))
+
+
+def flip(sequences: Any) -> Any:
+    """From the last step to the first, time axis first."""
+    return jax.tree.map(lambda x: jnp.flip(x, axis=0), sequences)
+
 
 @runtime_checkable
 class Solver(Hashable, Protocol):
