@@ -49,8 +49,8 @@ class Mean(NamedTuple):
         """
         values = _array(values)
         if weight is None:
-            return cls(values.sum(), jnp.ones_like(values).sum())
-        weight = _array(weight)
+            return cls(values.sum(), jnp.full((), values.size, values.dtype))
+        weight = _array(weight).astype(values.dtype)
         if values.shape[: weight.ndim] != weight.shape:
             raise ValueError(
                 "weight must have the shape of values or of their leading axes, got "
@@ -59,8 +59,8 @@ class Mean(NamedTuple):
             )
         rest = values.shape[weight.ndim :]
         each = weight.reshape(*weight.shape, *[1] * len(rest))
-        weighted = jnp.where(each == 0, 0, values * each)  # 0 * NaN would be NaN
-        return cls(weighted.sum(), weight.sum() * math.prod(rest))
+        counted = jnp.where(each == 0, 0, values)  # 0 * NaN would be NaN
+        return cls((counted * each).sum(), weight.sum() * math.prod(rest))
 
     def add(self, other: "Mean") -> "Mean":
         """The mean over both."""
@@ -113,4 +113,7 @@ def _divided(total: np.ndarray, weight: np.ndarray) -> np.ndarray:
 
 
 def _array(values: Any) -> Array:
-    return jnp.asarray(values, None if hasattr(values, "dtype") else float)
+    """In float32 or wider, where sums of many rows are exact enough."""
+    array = jnp.asarray(values, None if hasattr(values, "dtype") else float)
+    wide = jnp.issubdtype(array.dtype, jnp.floating) and array.dtype.itemsize >= 4
+    return array if wide else array.astype(jnp.float32)

@@ -74,7 +74,7 @@ class TextClassifier(nn.Module):
         if mask is None and self.mask_zero:
             mask = nonzero(ids)
         features = self.recurrent(features, mask=mask, **_given(deterministic))
-        features = _at_least_float32(features)
+        features = _as_features(features)
         if self.hidden_features is not None:
             hidden = _dense(self.hidden_features, name="hidden")(features)
             features = self.hidden_activation(hidden)
@@ -167,7 +167,7 @@ class Forecaster(nn.Module):
         """
         _check_rank(inputs, ("batch", "time", "in_features"))
         features = self.recurrent(inputs, mask=mask, **_given(deterministic))
-        features = _at_least_float32(features)
+        features = _as_features(features)
         hidden = _dense(self.hidden_features, name="hidden")(features)
         return _dense(1, name="head")(self.hidden_activation(hidden))[:, 0]
 
@@ -182,12 +182,18 @@ def _dense(features: int, name: str) -> nn.Dense:
     return nn.Dense(features, kernel_init=glorot_uniform, name=name)
 
 
-def _at_least_float32(features: Array) -> Array:
+def _as_features(features: Any) -> Array:
     """What a recurrent layer of a narrow `dtype` returns, for the layers above it.
 
     In mixed precision the recurrence is narrow; the Dense layers, which cost little,
     and with them the logits and the loss are not.
     """
+    if getattr(features, "ndim", None) != 2:
+        raise ValueError(
+            "recurrent must return its last output, (batch, features), got "
+            f"{jax.tree.map(jnp.shape, features)}; leave out return_sequences and "
+            "return_carry, and give a Bidirectional a merge."
+        )
     return features.astype(jnp.float32) if features.dtype.itemsize < 4 else features
 
 

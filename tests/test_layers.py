@@ -682,3 +682,67 @@ def test_wrong_axes_are_explained_in_the_words_of_a_layer(untyped):
         layer = family.make("GRU", time_major=True)
         with pytest.raises(ValueError, match=r"resets .* \(time, \*batch\) shape"):
             call(layer, resets=RESETS.T)
+
+
+# What does not fit is refused, by whichever way it comes in.
+
+
+@BOTH_FAMILIES
+@pytest.mark.parametrize("rate", [1.5, -1.0])
+def test_dropout_between_layers_is_a_share(family, rate):
+    layers = [family.make("GRU"), family.make("GRU")]
+    with pytest.raises(ValueError, match=rf"dropout must lie in \[0, 1\), got {rate}"):
+        family.names.Stacked(layers, dropout=rate)
+
+
+def test_a_single_key_is_one_for_dropout_too():
+    layer = jaxrnn.LSTM(3, dropout=0.5)
+    variables = layer.init(jax.random.key(0), INPUTS)
+    with pytest.raises(ValueError, match="say deterministic=False to train"):
+        layer.apply(variables, INPUTS, rngs=jax.random.key(1))
+
+
+def test_a_mask_reaches_a_layer_behind_any_keywords():
+    frames = jnp.ones((2, 3, 5, FEATURES))
+    mask = np.broadcast_to(np.arange(5) < np.array([[2], [0], [5]]), (2, 3, 5))
+    plain = jaxrnn.TimeDistributed(jaxrnn.LSTM(3))
+    variables = plain.init(jax.random.key(0), frames)
+    want = plain.apply(variables, frames, mask=mask)
+    behind = jaxrnn.TimeDistributed(nn.Sequential([jaxrnn.LSTM(3)]))
+    params = {"layer": {"layers_0": variables["params"]["layer"]}}
+    found = behind.apply({"params": params}, frames, mask=mask)
+    np.testing.assert_array_equal(found, want)
+    assert (found[:, 1] == 0).all()
+
+
+@BOTH_FAMILIES
+@pytest.mark.parametrize("lengths", [[99, 1], [-5, 1]])
+def test_lengths_lie_within_the_steps(family, lengths):
+    layer = family.make("GRU")
+    inputs = jnp.ones((2, 6, FEATURES))
+    with pytest.raises(ValueError, match="between 0 and the number of steps, 6"):
+        family.call(layer, inputs, lengths=lengths)
+
+
+@pytest.mark.parametrize(
+    "options", [{"return_sequences": True}, {"return_carry": True}]
+)
+def test_a_model_takes_the_last_output(options):
+    model = jaxrnn.TextClassifier(9, 2, jaxrnn.GRU(3, **options))
+    with pytest.raises(ValueError, match="recurrent must return its last output"):
+        model.init(jax.random.key(0), jnp.ones((2, 4), int))
+
+
+def test_rates_that_do_not_fit_leave_no_trace():
+    """A pair equals an LSTMCarry, and is refused, whichever comes first."""
+    params = jaxrnn.init_params(jaxrnn.lstm, jax.random.key(0), FEATURES, 3)
+    run = lambda rate: jaxrnn.rnn(  # noqa: E731
+        jaxrnn.zoneout_cell(jaxrnn.lstm, rate),
+        params,
+        jnp.moveaxis(INPUTS, 1, 0),
+        key=jax.random.key(1),
+    )
+    with pytest.raises(ValueError, match="rates of zoneout"):
+        run((0.1, 0.5))
+    carry, _ = run(jaxrnn.LSTMCarry(0.1, 0.5))
+    assert jnp.isfinite(carry.memory).all()

@@ -84,3 +84,21 @@ def test_a_batch_without_weight_is_nothing():
     np.testing.assert_array_equal(
         metrics.values({"loss": models})["loss"], [np.nan, 1.5]
     )
+
+
+@pytest.mark.parametrize("dtype", [jnp.int8, jnp.float16, jnp.bfloat16])
+def test_sums_are_wide_whatever_the_values(dtype):
+    """A thousand rows of 100, of weight 2: neither sum fits into such a dtype."""
+    values, weight = jnp.full(1000, 100, dtype), jnp.full(1000, 2, dtype)
+    for mean in (jaxrnn.Mean.of(values), jaxrnn.Mean.of(values, weight)):
+        assert mean.total.dtype == mean.weight.dtype == jnp.float32
+        assert mean.value == np.mean(np.asarray(values, np.float64))
+    assert jaxrnn.Mean.of(values).weight == 1000
+
+
+def test_weight_0_of_a_nan_has_a_gradient_of_its_own():
+    values = jnp.array([1.0, jnp.nan, 2.0])
+    gradient = jax.grad(lambda w: jaxrnn.Mean.of(values, w).value)(
+        jnp.array([1.0, 0.0, 1.0])
+    )
+    assert np.isfinite(gradient).all()

@@ -12,11 +12,6 @@ EXAMPLES = re.findall(
 )
 
 
-def test_the_first_example_is_short():
-    first, _ = EXAMPLES
-    assert sum(bool(line.strip()) for line in first.splitlines()) == 12
-
-
 @pytest.mark.parametrize("code", EXAMPLES, ids=["layer", "cell"])
 def test_example_runs(code):
     names = {}

@@ -393,3 +393,26 @@ def call(**changes):
 def test_bad_input_is_explained(changes, error, words, untyped):
     with pytest.raises(error, match=words):
         untyped(call)(**changes)
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [
+        None,
+        jaxrnn.HoistedScan(chunk=None),
+        jaxrnn.HoistedScan(chunk=3),
+        jaxrnn.Checkpointed(jaxrnn.HoistedScan(), chunk=3),
+    ],
+    ids=repr,
+)
+def test_no_row_at_all_has_a_gradient_of_zeros(solver):
+    cell = jaxrnn.simple_rnn
+    params = jaxrnn.init_params(cell, jax.random.key(0), IN_FEATURES, FEATURES)
+    inputs = jnp.ones((TIME, 0, IN_FEATURES))
+
+    def loss(params):
+        last, outputs = jaxrnn.rnn(cell, params, inputs, solver=solver)
+        return last.sum() + outputs.sum()
+
+    for gradient in jax.tree.leaves(jax.grad(loss)(params)):
+        np.testing.assert_array_equal(gradient, 0)

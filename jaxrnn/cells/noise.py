@@ -136,7 +136,7 @@ def zoneout_cell(cell: Cell, rate: Any) -> Cell:
     return _zoneout(cell, rate)
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=256, typed=True)  # a pair equals an LSTMCarry
 def _zoneout(cell: Cell, rate: Any) -> Cell:
     def rates(carry: Carry) -> Any:
         if jax.tree.structure(rate) == jax.tree.structure(carry):

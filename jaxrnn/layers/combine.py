@@ -255,6 +255,7 @@ def over_time(
         given["mask"] = mask.reshape(-1, *mask.shape[2:])
     if deterministic is not None:
         given["deterministic"] = deterministic
-    given = {name: value for name, value in given.items() if name in taken}
+    if all(one.kind is not inspect.Parameter.VAR_KEYWORD for one in taken.values()):
+        given = {name: value for name, value in given.items() if name in taken}
     rows = layer(inputs.reshape(-1, *inputs.shape[2:]), **given)
     return jax.tree.map(lambda x: x.reshape(*axes, *x.shape[1:]), rows)

@@ -182,7 +182,9 @@ class Layer(nn.Module):
     def _is_deterministic(self, given: bool | None) -> bool:
         if given is not None:
             return given
-        if self.has_noise and self.has_rng("dropout") and not self.is_initializing():
+        # `make_rng` takes the key of another stream where there is none for dropout.
+        has_key = self.has_rng("dropout") or self.has_rng("params")
+        if self.has_noise and has_key and not self.is_initializing():
             raise ValueError(
                 "a layer with dropout or zoneout must be told what a key for them is "
                 "to do, got rngs with dropout and no deterministic; say "

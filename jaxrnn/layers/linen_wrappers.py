@@ -8,6 +8,7 @@ import jax
 from jaxtyping import Array, Bool, Float
 
 from jaxrnn.cells.base import AnyArray, Carry
+from jaxrnn.cells.noise import check_rate
 from jaxrnn.layers.combine import (
     NO_STEP,
     Merge,
@@ -54,8 +55,8 @@ class Bidirectional(Layer):
 
     Any layer here can be run in reverse: a `Stacked` is, layer by layer, and a
     `Bidirectional` swaps its directions. The parameters stand under `forward` and
-    `reverse`, wherever the layers were written: one made inside a compact method is
-    copied.
+    `reverse`, wherever the layers were written: one made inside a compact or setup
+    method is copied, and shares no parameters with its original.
 
     Attributes:
       forward: a recurrent layer.
@@ -128,7 +129,8 @@ class Stacked(Layer):
 
     What it returns follows the options of the last layer; a carry is a tuple with one
     carry per layer. The parameters stand under `layers_0` and so on, wherever the
-    layers were written: one made inside a compact method is copied.
+    layers were written: one made inside a compact or setup method is copied, and
+    shares no parameters with its original.
 
     Attributes:
       layers: recurrent layers, `Bidirectional` ones too, from the first to the last;
@@ -155,6 +157,7 @@ class Stacked(Layer):
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
+        check_rate("dropout", self.dropout)
         layers = listed(self.layers, self.num_layers)
         check_layers(layers)
         layers += [

@@ -8,6 +8,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from jaxrnn.cells.base import AnyArray, Carry
+from jaxrnn.cells.noise import check_rate
 from jaxrnn.layers.combine import (
     NO_STEP,
     Merge,
@@ -172,6 +173,7 @@ class Stacked(Layer):
         dropout: float = 0.0,
         rngs: nnx.Rngs | None = None,
     ) -> None:
+        check_rate("dropout", dropout)
         stack = listed(layers, num_layers)
         check_layers(stack)
         while len(stack) < (num_layers or 0):

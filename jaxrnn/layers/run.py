@@ -3,7 +3,9 @@
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
+import jax.core
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
 from jaxrnn.cells.base import Carry, Params
@@ -115,6 +117,13 @@ def _mask_of(lengths: Array, inputs: Array) -> Array:
             f"lengths must be integers, got {lengths.dtype}; a mask of bools is given "
             "as mask."
         )
+    if not isinstance(lengths, jax.core.Tracer) and lengths.size:
+        known = np.asarray(lengths)
+        if known.min() < 0 or known.max() > time:
+            raise ValueError(
+                f"lengths must lie between 0 and the number of steps, {time}, got "
+                f"{known.min()} to {known.max()}."
+            )
     return lengths_to_mask(lengths, time)
 
 

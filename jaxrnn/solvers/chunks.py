@@ -1,5 +1,7 @@
 """How are steps cut into chunks, and put together again?"""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
@@ -34,14 +36,18 @@ def cut(xs: PyTree, chunk: int) -> tuple[PyTree, PyTree]:
       >>> rest.tolist(), chunks.tolist()
       ([0], [[1, 2, 3], [4, 5, 6]])
     """
-    rest = jax.tree.leaves(xs)[0].shape[0] % chunk
-    chunks = jax.tree.map(lambda x: x[rest:].reshape(-1, chunk, *x.shape[1:]), xs)
+    number, rest = divmod(jax.tree.leaves(xs)[0].shape[0], chunk)
+    chunks = jax.tree.map(lambda x: x[rest:].reshape(number, chunk, *x.shape[1:]), xs)
     return jax.tree.map(lambda x: x[:rest], xs), chunks
 
 
 def joined(of_rest: PyTree | None, of_chunks: PyTree) -> PyTree:
     """All steps, from what was made of the two parts; None = no step was left over."""
-    whole = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), of_chunks)
+
+    def whole_of(x: Any) -> Any:
+        return x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
+
+    whole = jax.tree.map(whole_of, of_chunks)
     if of_rest is None:
         return whole
     return jax.tree.map(lambda x, y: jnp.concatenate([x, y]), of_rest, whole)

@@ -245,7 +245,8 @@ def _delta_forward(cell: Cell, solver: HoistedScan, *primals: Any) -> Any:
         return after.reshape(in_loop), before
 
     last, befores = jax.lax.scan(body, first.reshape(in_loop), xs, unroll=solver.unroll)
-    carries = jnp.concatenate([befores[1:], last[None]]).reshape(-1, *first.shape)
+    carries = jnp.concatenate([befores[1:], last[None]])
+    carries = carries.reshape(len(befores), *first.shape)
     last = last.reshape(first.shape)
     return (last, carries), (params, inputs, befores, last)
 
@@ -283,7 +284,8 @@ def _delta_backward(
         body, delta, (befores, direct), reverse=True, unroll=solver.unroll
     )
     of_first = passed(deltas[0]).reshape(last.shape)
-    befores, deltas = (x.reshape(-1, *last.shape) for x in (befores, deltas))
+    shape = (len(befores), *last.shape)
+    befores, deltas = (x.reshape(shape) for x in (befores, deltas))
     gradients, of_inputs = _backward_weights(
         cell, params, inputs, befores, None, deltas
     )
