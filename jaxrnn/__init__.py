@@ -30,6 +30,7 @@ from jaxrnn.cells import init_params as init_params
 # How the steps become a sequence.
 from jaxrnn.solvers import Solver as Solver
 from jaxrnn.solvers import Scan as Scan
+from jaxrnn.solvers import Fused as Fused
 from jaxrnn.solvers import HoistedScan as HoistedScan
 from jaxrnn.solvers import Native as Native
 from jaxrnn.solvers import Checkpointed as Checkpointed

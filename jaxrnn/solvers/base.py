@@ -1,6 +1,6 @@
 """What is a solver, and what do a mask and a reset mean to it?"""
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -125,3 +125,28 @@ def known(cotangent: Any) -> Any:
 def or_zeros(like: Array, cotangent: Array | None) -> Array:
     """Zeros where `known` left None."""
     return jnp.zeros_like(like) if cotangent is None else cotangent
+
+
+def with_derivative_of(
+    reference: Callable[..., Any], fast: Callable[..., Any]
+) -> Callable[..., Any]:
+    """`fast`, a call that JAX cannot differentiate, with the derivative of `reference`.
+
+    Args:
+      reference: computes the same, in JAX.
+      fast: runs wherever no derivative is asked for.
+    """
+
+    @jax.custom_vjp
+    def function(*arguments: Any) -> Any:
+        return fast(*arguments)
+
+    def forward(*arguments: Any) -> Any:
+        return function(*arguments), arguments
+
+    def backward(arguments: Any, cotangents: Any) -> Any:
+        _, pullback = jax.vjp(reference, *arguments)
+        return pullback(cotangents)
+
+    function.defvjp(forward, backward)
+    return function

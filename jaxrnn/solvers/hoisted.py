@@ -184,7 +184,7 @@ def _backward_chunk(
     """The cotangents of the carry before the chunk and of `start`, and gradients."""
     steps, carries, residuals, direct = kept
     adjoint = adjoint_of(cell)
-    befores = jax.tree.map(_shifted, first, carries)
+    befores = jax.tree.map(shifted, first, carries)
     if steps.resets is not None:
         again = jax.tree.map(lambda x: x[None], start)
         befores = restart(steps.resets, again, befores)
@@ -207,10 +207,10 @@ def _backward_chunk(
 
     xs = (befores, carries, residuals, steps.mask, steps.resets, direct)
     cotangents, delta = jax.lax.scan(body, cotangents, xs, reverse=True, unroll=unroll)
-    gradients, of_inputs = _backward_weights(
+    gradients, of_inputs = backward_weights(
         cell, params, steps.inputs, befores, residuals, delta
     )
-    return cotangents, gradients, jax.tree.map(_floating, steps.inputs, of_inputs)
+    return cotangents, gradients, of_inputs
 
 
 cotangent_run.defvjp(_forward, _backward, symbolic_zeros=True)
@@ -286,7 +286,7 @@ def _delta_backward(
     of_first = passed(deltas[0]).reshape(last.shape)
     shape = (len(befores), *last.shape)
     befores, deltas = (x.reshape(shape) for x in (befores, deltas))
-    gradients, of_inputs = _backward_weights(
+    gradients, of_inputs = backward_weights(
         cell, params, inputs, befores, None, deltas
     )
     return gradients, of_first, of_inputs
@@ -320,16 +320,17 @@ def _wider(cell: Cell, params: Params, carry: Carry, steps: Steps) -> bool:
     return of_projected > of_carry * steps.time
 
 
-def _backward_weights(
+def backward_weights(
     cell: Cell, params: Params, inputs: Any, before: Carry, residuals: Any, delta: Any
 ) -> tuple[Params, Any]:
     """`Adjoint.backward_weights`; where that is faster time and batch are one axis."""
-    backward_weights = adjoint_of(cell).backward_weights
+    of_rows = adjoint_of(cell).backward_weights
     arrays = (inputs, before, residuals, delta)
     if cell.adjoint is None or not _merges_rows(arrays):
-        return backward_weights(params, *arrays)
+        gradients, of_inputs = of_rows(params, *arrays)
+        return gradients, jax.tree.map(floating, inputs, of_inputs)
     rows = jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), arrays)
-    gradients, of_inputs = backward_weights(params, *rows)
+    gradients, of_inputs = of_rows(params, *rows)
     return gradients, of_inputs.reshape(inputs.shape)
 
 
@@ -340,7 +341,7 @@ def _merges_rows(arrays: Any) -> bool:
     return many and not is_divided(*leaves)
 
 
-def _shifted(first: Array, carries: Array) -> Array:
+def shifted(first: Array, carries: Array) -> Array:
     """The carry before each step, from the one before the first and those after."""
     return jnp.concatenate([first[None], carries])[:-1]
 
@@ -349,6 +350,6 @@ def _plus(cotangent: Array, direct: Array | None) -> Array:
     return cotangent if direct is None else cotangent + direct
 
 
-def _floating(x: Array, cotangent: Any) -> Any:
+def floating(x: Array, cotangent: Any) -> Any:
     """None for the cotangent of booleans, which no loop can carry."""
     return cotangent if jnp.issubdtype(x.dtype, jnp.floating) else None

@@ -15,7 +15,13 @@ from jax import Array
 from jaxrnn import native
 from jaxrnn.cells.base import Carry, Cell, Params
 from jaxrnn.cells.ops import affine_project
-from jaxrnn.solvers.base import Steps, known, or_zeros, start_of
+from jaxrnn.solvers.base import (
+    Steps,
+    known,
+    or_zeros,
+    start_of,
+    with_derivative_of,
+)
 from jaxrnn.solvers.hoisted import HoistedScan, cotangent_run
 
 KINDS = ("simple_rnn_tanh", "simple_rnn_relu", "gru", "lstm")  # as `Kind` in native.cc
@@ -216,31 +222,6 @@ def _backward_loop(
 
 def _reference(cell: Cell) -> Callable[..., tuple[Carry, Carry]]:
     return functools.partial(cotangent_run, cell, HoistedScan(chunk=None))
-
-
-def with_derivative_of(
-    reference: Callable[..., Any], fast: Callable[..., Any]
-) -> Callable[..., Any]:
-    """`fast`, a call that JAX cannot differentiate, with the derivative of `reference`.
-
-    Args:
-      reference: computes the same, in JAX.
-      fast: runs wherever no derivative is asked for.
-    """
-
-    @jax.custom_vjp
-    def function(*arguments: Any) -> Any:
-        return fast(*arguments)
-
-    def forward(*arguments: Any) -> Any:
-        return function(*arguments), arguments
-
-    def backward(arguments: Any, cotangents: Any) -> Any:
-        _, pullback = jax.vjp(reference, *arguments)
-        return pullback(cotangents)
-
-    function.defvjp(forward, backward)
-    return function
 
 
 # The call itself: (time, rows, features) for any batch axes, no elements for None.

@@ -1,0 +1,84 @@
+"""How are threads, registers and shared memory shared out?"""
+
+from typing import NamedTuple
+
+REGISTERS = 65_536  # of a multiprocessor, 4 bytes each; all architectures since 2012
+SHARED_BYTES = 232_448 - 1_024  # that one block may take; Hopper and later
+MAX_THREADS = 1_024  # of a block
+WARP = 32
+
+
+class Plan(NamedTuple):
+    """How one kernel is laid out; the numbers are constants of its source.
+
+    Attributes:
+      splits: threads that share the sums of one feature.
+      threads: of a block.
+      span: features that a thread multiplies with, a multiple of 4.
+      kept: of them, those whose weights stay in registers.
+      ahead: steps that are read ahead of their use.
+      shared_bytes: of a block.
+    """
+
+    splits: int
+    threads: int
+    span: int
+    kept: int
+    ahead: int
+    shared_bytes: int
+
+
+def plan(
+    features: int,
+    *,
+    weights: int,
+    buffers: int,
+    reductions: int,
+    streams: int,
+    itemsize: int,
+    splits: int | None = None,
+) -> Plan | str:
+    """The fastest plan that fits; or why none does, as the end of a sentence.
+
+    With every weight in a register where that is possible: few threads a feature then
+    make for short sums of many threads. Else half of the threads a block may have, so
+    that each has registers, and the rest of the weights in shared memory.
+
+    Args:
+      features: the width of the hidden vector.
+      weights: (features, features) parts of parameters.
+      buffers: vectors in shared memory.
+      reductions: sums over features.
+      streams: values that a thread reads at every step.
+      itemsize: bytes of what is computed in.
+      splits: threads a feature; None tries 1, 2, 4, ...
+    """
+    if features > MAX_THREADS:
+        return f"{features} features are more than the {MAX_THREADS} threads of a block"
+    words = itemsize // 4
+    fitting = []
+    for n in (1, 2, 4, 8, 16, 32) if splits is None else (splits,):
+        threads = -(-features * n // WARP) * WARP
+        if threads > MAX_THREADS:
+            break
+        span = -(-features // (4 * n)) * 4
+        ahead = 4 if weights * span <= 128 else 2
+        others = 48 + words * (streams * (ahead + 1) + 4 * min(weights, 4))
+        most = min(255, REGISTERS // threads // 8 * 8) - others
+        kept = span
+        if weights * span * words > most:
+            kept = max(most, 0) // (weights * words) // 4 * 4
+        in_shared = (
+            2 * buffers * n * (span + 4)
+            + 2 * reductions * WARP
+            + weights * (span - kept) * threads
+        )
+        fitting.append(Plan(n, threads, span, kept, ahead, in_shared * itemsize))
+    fitting = [plan for plan in fitting if plan.shared_bytes <= SHARED_BYTES]
+    if not fitting:
+        return (
+            f"the weights of {features} features, {weights} times {features} squared, "
+            "are more than one block of a GPU can hold"
+        )
+    all_kept = [plan for plan in fitting if plan.kept == plan.span]
+    return all_kept[0] if all_kept else max(fitting, key=lambda plan: plan.kept / plan.span)

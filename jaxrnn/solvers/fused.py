@@ -1,0 +1,297 @@
+"""The fastest way on a GPU: one kernel for all of time, made from the cell's step."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxrnn.cells.base import Carry, Cell, Params
+from jaxrnn.fused import launch
+from jaxrnn.fused.blocks import Unsupported
+from jaxrnn.fused.emit import (
+    Problem,
+    Tree,
+    backward_kernel,
+    forward_kernel,
+    traced_backward,
+    traced_forward,
+)
+from jaxrnn.solvers.base import (
+    Solver,
+    Steps,
+    known,
+    or_zeros,
+    restart,
+    start_of,
+    with_derivative_of,
+)
+from jaxrnn.solvers.hoisted import (
+    HoistedScan,
+    backward_weights,
+    cotangent_run,
+    floating,
+    shifted,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Fused:
+    """Steps through time within one GPU kernel, for any cell.
+
+    A `jax.lax.scan` launches kernels at every step, some 10 microseconds of it; here a
+    launch takes all steps. No row of the batch needs another one, so a block of threads
+    takes one row through time, with the carry and the recurrent weights in registers
+    and shared memory: forth for the values, back for delta. Inputs are projected before
+    the loop and gradients of parameters taken after it, each in one matmul.
+
+    The kernels are written for the cell at hand, from its own `step` and `Adjoint`, and
+    compiled by NVRTC when a program is traced that needs them: a second or less each,
+    once for all sizes of time and batch, and kept in the user's cache directory.
+
+    Mask, resets, initial carry, float32, bfloat16 and float64, and the gradient of the
+    gradient (by `HoistedScan`) work; under `vmap` models run side by side in one
+    launch. Forward mode does not, as in `HoistedScan`. In bfloat16 arrays are rounded,
+    and all arithmetic of a step is float32. Inside the loop float32 is float32, whatever
+    `jax.default_matmul_precision` says of the matmuls before and after it.
+
+    Attributes:
+      threads_per_feature: threads that share the sums of one feature, a power of two
+        up to 32. None takes the fewest whose registers hold the recurrent weights.
+      otherwise: the solver that runs where this one cannot; None raises instead.
+
+    Raises:
+      ValueError: where it cannot run: no NVIDIA GPU; more features than a block of
+        threads can hold (about 300 for a simple_rnn, 140 for an lstm); a step with
+        something that no CUDA is known for. The message says which.
+
+    Example:
+      >>> params = init_params(gru, jax.random.key(0), 2, 3)
+      >>> solver = Fused(otherwise=Scan())
+      >>> carry, outputs = rnn(gru, params, jnp.ones((7, 5, 2)), solver=solver)
+      >>> outputs.shape
+      (7, 5, 3)
+    """
+
+    threads_per_feature: int | None = None
+    otherwise: Solver | None = None
+
+    def __post_init__(self) -> None:
+        if self.threads_per_feature not in (None, 1, 2, 4, 8, 16, 32):
+            raise ValueError(
+                "threads_per_feature must be a power of two up to 32, got "
+                f"{self.threads_per_feature}; None chooses."
+            )
+
+    def __call__(
+        self, cell: Cell, params: Params, carry: Carry, steps: Steps
+    ) -> tuple[Carry, Carry]:
+        if steps.time == 0 or math.prod(steps.batch_shape) == 0:
+            return HoistedScan(chunk=None)(cell, params, carry, steps)
+        reason = refusal(self, cell, params, carry, steps)
+        if reason is None:
+            start = start_of(cell, params, carry, steps)
+            return _run(cell, self, params, start, carry, steps)
+        if self.otherwise is not None:
+            return self.otherwise(cell, params, carry, steps)
+        raise ValueError(
+            f"Fused cannot run {cell.name}: {reason}. HoistedScan(chunk=None) runs "
+            "everywhere, and Fused(otherwise=HoistedScan(chunk=None)) where it must."
+        )
+
+
+def refusal(
+    solver: Fused, cell: Cell, params: Params, carry: Carry, steps: Steps
+) -> str | None:
+    """Why there are no kernels for this; None where there are."""
+    reason = launch.unavailable()
+    if reason is not None:
+        return reason
+    try:
+        problem = _problem(cell, solver, params, carry, steps)
+        forward_kernel(problem, save=True)
+        backward_kernel(problem, (True,) * len(problem.carry.leaves))
+    except Unsupported as reason:
+        return str(reason)
+    return None
+
+
+# Primals are (params, start, carry, steps), as in `cotangent_run`.
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _run(cell: Cell, solver: Fused, *primals: Any) -> tuple[Carry, Carry]:
+    return _forward_loop(cell, solver, primals, save=False)[0]
+
+
+class _Kept(NamedTuple):
+    primals: Any
+    carries: Carry
+    residuals: Any
+
+
+def _forward(cell: Cell, solver: Fused, *given: Any) -> tuple[Any, _Kept]:
+    primals = jax.tree.map(lambda primal: primal.value, given)
+    ran, residuals = _forward_loop(cell, solver, primals, save=True)
+    return ran, _Kept(primals, ran[1], residuals)
+
+
+def _backward(cell: Cell, solver: Fused, kept: _Kept, cotangents: Any) -> Any:
+    return _backward_loop(cell, solver, kept, jax.tree.map(known, cotangents))
+
+
+_run.defvjp(_forward, _backward, symbolic_zeros=True)
+
+
+def _forward_loop(cell: Cell, solver: Fused, primals: Any, *, save: bool) -> Any:
+    """(The last carry, all carries), and the leaves of the residuals."""
+
+    def loop(*primals: Any) -> Any:
+        params, start, carry, steps = primals
+        projected = cell.project(params, steps.inputs)
+        problem = _problem(cell, solver, params, carry, steps)
+        kernel = forward_kernel(problem, save=save)
+        rows = math.prod(steps.batch_shape)
+        arrays = _arrays(problem, params, start, carry, steps)
+        xs = _named("x", projected, steps.time, rows)
+        found = launch.run(kernel, arrays | xs, time=steps.time, rows=rows)
+
+        def whole(x: Array) -> Array:
+            return x.reshape(steps.time, *steps.batch_shape, *x.shape[2:])
+
+        number = len(problem.carry.leaves)
+        carries = [whole(found[f"carry{i}"]) for i in range(number)]
+        carries = jax.tree.unflatten(problem.carry.structure, carries)
+        residuals = None
+        if save:
+            of = jax.tree.leaves(projected)
+            aliases = traced_forward(problem).aliases
+            residuals = [
+                whole(found[f"residual{i}"]) if alias is None else of[alias]
+                for i, alias in enumerate(aliases)
+            ]
+        return (jax.tree.map(lambda x: x[-1], carries), carries), residuals
+
+    def reference(*primals: Any) -> Any:
+        _, residuals = jax.eval_shape(loop, *primals)
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), residuals)
+        return _reference(cell)(*primals), zeros
+
+    return with_derivative_of(reference, loop)(*primals)
+
+
+def _backward_loop(cell: Cell, solver: Fused, kept: _Kept, cotangents: Any) -> Any:
+    """The cotangents of the primals."""
+
+    def loop(kept: _Kept, cotangents: Any) -> Any:
+        (params, start, carry, steps), carries, residuals = kept
+        last, direct = cotangents
+        last = jax.tree.map(or_zeros, carry, last)
+        problem = _problem(cell, solver, params, carry, steps)
+        leaves = jax.tree.leaves(direct, is_leaf=lambda x: x is None)
+        kernel = backward_kernel(problem, tuple(x is not None for x in leaves))
+        rows = math.prod(steps.batch_shape)
+        arrays = _arrays(problem, params, start, carry, steps)
+        arrays |= _named("carry", carries, steps.time, rows)
+        arrays |= _named("residual", residuals, steps.time, rows)
+        arrays |= _named("direct", leaves, steps.time, rows)
+        arrays |= _named("last", last, rows)
+        found = launch.run(kernel, arrays, time=steps.time, rows=rows)
+
+        def of_carry(name: str) -> Carry:
+            leaves, structure = jax.tree.flatten(carry)
+            of = [found[f"{name}{i}"].reshape(x.shape) for i, x in enumerate(leaves)]
+            return jax.tree.unflatten(structure, of)
+
+        structure = traced_backward(problem).delta.structure
+        delta = [found[f"delta{i}"] for i in range(structure.num_leaves)]
+        delta = [
+            x.reshape(steps.time, *steps.batch_shape, *x.shape[2:]) for x in delta
+        ]
+        befores = jax.tree.map(shifted, carry, carries)
+        if steps.resets is not None:
+            again = jax.tree.map(lambda x: x[None], start)
+            befores = restart(steps.resets, again, befores)
+        structure_of_residuals = traced_forward(problem).residuals.structure
+        gradients, of_inputs = backward_weights(
+            cell,
+            params,
+            steps.inputs,
+            befores,
+            jax.tree.unflatten(structure_of_residuals, residuals),
+            jax.tree.unflatten(structure, delta),
+        )
+        return (
+            gradients,
+            None if start is None else of_carry("of_start"),
+            of_carry("of_first"),
+            Steps(of_inputs),
+        )
+
+    def reference(kept: _Kept, cotangents: Any) -> Any:
+        ran, pullback = jax.vjp(_reference(cell), *kept.primals)
+        of_ran = jax.tree.map(or_zeros, ran, cotangents)
+        params, start, carry, steps = pullback(of_ran)
+        inputs = kept.primals[3].inputs
+        return params, start, carry, Steps(jax.tree.map(floating, inputs, steps.inputs))
+
+    return with_derivative_of(reference, loop)(kept, cotangents)
+
+
+def _reference(cell: Cell) -> Any:
+    return functools.partial(cotangent_run, cell, HoistedScan(chunk=None))
+
+
+# Arrays by the names that kernels have for them, with one axis of rows.
+
+
+def _problem(
+    cell: Cell, solver: Fused, params: Params, carry: Carry, steps: Steps
+) -> Problem:
+    of_batch = len(steps.batch_shape)
+    names = cell.param_specs(1, 1)
+    of_row = {
+        name: jax.ShapeDtypeStruct(
+            x.shape if name in names else (x.shape[0], *x.shape[1 + of_batch :]),
+            x.dtype,
+        )
+        for name, x in params.items()
+    }
+    projected = jax.eval_shape(cell.project, params, steps.inputs)
+    return Problem(
+        cell,
+        Tree.of(of_row),
+        Tree.of(carry, of_batch),
+        Tree.of(projected, 1 + of_batch),
+        mask=steps.mask is not None,
+        resets=steps.resets is not None,
+        threads_per_feature=solver.threads_per_feature,
+    )
+
+
+def _arrays(
+    problem: Problem, params: Params, start: Carry | None, carry: Carry, steps: Steps
+) -> dict[str, Array]:
+    rows = math.prod(steps.batch_shape)
+    names = problem.cell.param_specs(1, 1)
+    found = {
+        f"param_{name}": x if name in names else x.reshape(len(x), rows, x.shape[-1])
+        for name, x in params.items()
+    }
+    for name, marks in (("mask", steps.mask), ("resets", steps.resets)):
+        if marks is not None:
+            found[name] = marks.reshape(steps.time, rows)
+    return found | _named("first", carry, rows) | _named("start", start, rows)
+
+
+def _named(name: str, tree: Any, *leading: int) -> dict[str, Array]:
+    leaves = jax.tree.leaves(tree, is_leaf=lambda x: x is None)
+    return {
+        f"{name}{i}": x.reshape(*leading, x.shape[-1])
+        for i, x in enumerate(leaves)
+        if x is not None
+    }

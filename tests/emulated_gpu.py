@@ -1,0 +1,79 @@
+"""Runs the kernels of `Fused` on a CPU: the same CUDA source, compiled by g++ or clang++.
+
+Everything is as on a GPU but for the compiler and the launch; see emulated_gpu.h.
+"""
+
+import contextlib
+import ctypes
+import functools
+import hashlib
+import pathlib
+import subprocess
+import tempfile
+from unittest import mock
+
+import jax
+import numpy as np
+
+from jaxrnn import native
+from jaxrnn.files import cache_folder, replacing
+from jaxrnn.fused import launch
+
+HEADER = pathlib.Path(__file__).with_name("emulated_gpu.h")
+
+
+@contextlib.contextmanager
+def emulated():
+    """Where `Fused` runs as if there were a GPU."""
+    with (
+        mock.patch.object(launch, "unavailable", lambda: None),
+        mock.patch.object(launch, "launch", launch_on_cpu),
+    ):
+        yield
+
+
+def launch_on_cpu(kernel, operands, *, time, rows):
+    models = operands[0].shape[0]
+    results = launch.results_of(kernel, models, time, rows)
+    run = functools.partial(on_host, kernel, models, time, rows, results)
+    return jax.pure_callback(run, results, *operands)
+
+
+def on_host(kernel, models, time, rows, results, *operands):
+    """As a launch of the kernel; what it does not write is NaN."""
+    arrays = [np.array([time, rows], np.int32)]
+    arrays += [np.ascontiguousarray(x) for x in operands]
+    written = []
+    for result in results:
+        array = np.empty(result.shape, result.dtype)
+        array.view(np.uint8).fill(0xFF)
+        written.append(array)
+    pointers = [x.ctypes.data for x in (*arrays, *written)]
+    library = compiled(kernel.name, kernel.source, len(pointers))
+    library.run_blocks(
+        models * rows,
+        kernel.plan.threads,
+        library.kernel_of,
+        (ctypes.c_void_p * len(pointers))(*pointers),
+    )
+    return written
+
+
+@functools.cache
+def compiled(name, source, arguments):
+    given = ", ".join(f"*(Any*)&given[{i}]" for i in range(arguments))
+    text = f"""#include "{HEADER.name}"
+{source}
+struct Any {{ void* at; template <class T> operator T*() const {{ return (T*)at; }} }};
+extern "C" void kernel_of(void** given) {{ {name}({given}); }}
+"""
+    digest = hashlib.sha256((HEADER.read_text() + text).encode()).hexdigest()
+    path = cache_folder() / "emulated" / f"{digest}.so"
+    if not path.exists():
+        with replacing(path) as made, tempfile.TemporaryDirectory() as folder:
+            unit = pathlib.Path(folder) / "kernel.cc"
+            unit.write_text(text)
+            flags = ["-std=c++17", "-O0", "-w", "-fPIC", "-shared"]
+            command = [native.compiler_found(), *flags, f"-I{HEADER.parent}"]
+            subprocess.run([*command, "-o", str(made), str(unit)], check=True)
+    return ctypes.CDLL(str(path))
