@@ -28,6 +28,7 @@ def emulated():
     with (
         mock.patch.object(launch, "unavailable", lambda: None),
         mock.patch.object(launch, "launch", launch_on_cpu),
+        mock.patch.object(launch, "PLATFORM", "cpu"),
     ):
         yield
 

@@ -1,4 +1,4 @@
-"""How does the step of a cell become CUDA? Its jaxpr, read with the features as threads.
+"""How does the step of a cell become CUDA? By its jaxpr, with features as threads.
 
 A thread computes one feature. An array of n * features values, such as the gates of a
 cell side by side, is n *parts*: in each part every thread has its own value. So
@@ -26,15 +26,8 @@ class Uniform(NamedTuple):
     text: str
 
 
-class Unread(NamedTuple):
-    """An array that a kernel cannot hold in parts; most steps never look at it."""
-
-    reason: str
-
-
 class Weight(NamedTuple):
-    """One (features, features) part of a parameter; element (k, j) of the transposed
-    one is element (j, k) of the parameter."""
+    """One (features, features) part of a parameter, or its transpose."""
 
     param: str
     row: int
@@ -55,7 +48,7 @@ class Blocks(NamedTuple):
     units: tuple[int, ...]
 
 
-Value = Uniform | Blocks | Unread
+Value = Uniform | Blocks
 
 UNARY = {
     name: f"{name}({{}})"
@@ -98,6 +91,8 @@ OTHERS = {
     "select_n": "{0} ? {2} : {1}",
     "clamp": "minimum(maximum({1}, {0}), {2})",
 }
+ELEMENTWISE = {*UNARY, *OTHERS, "integer_pow", "convert_element_type"}
+LOOPS = {"scan", "while", "cond"}
 OF_BOOLS = {"not", "and", "or", "xor"}
 REDUCTIONS = {
     "reduce_sum": ("add", "(real)0"),
@@ -132,16 +127,16 @@ class Body:
         self.lines.append(f"const {c_type(dtype)} {name} = {text};")
         return name
 
-    def run(self, closed: ClosedJaxpr, values: Sequence[Value]) -> list[Value]:
-        """The outputs of a jaxpr, from its inputs."""
+    def run(self, closed: ClosedJaxpr, values: Sequence[Value | None]) -> list[Value]:
+        """The outputs of a jaxpr; None stands for an input that is not in parts."""
         return self._run(closed.jaxpr, closed.consts, values)
 
-    def _run(self, jaxpr: Any, consts: Any, values: Sequence[Value]) -> list[Value]:
+    def _run(self, jaxpr: Any, consts: Any, values: Sequence[Value | None]) -> Any:
         env = dict(zip(jaxpr.invars, values, strict=True))
         for var, const in zip(jaxpr.constvars, consts, strict=True):
             env[var] = constant(const)
 
-        def read(atom: Any) -> Value:
+        def read(atom: Any) -> Value | None:
             return constant(atom.val) if isinstance(atom, Literal) else env[atom]
 
         for eqn in jaxpr.eqns:
@@ -149,24 +144,24 @@ class Body:
             env.update(zip(eqn.outvars, found, strict=True))
         return list(map(read, jaxpr.outvars))
 
-    def _apply(self, eqn: Any, values: list[Value]) -> list[Value]:
+    def _apply(self, eqn: Any, values: list[Value | None]) -> list[Value]:
         name = eqn.primitive.name
         for inner in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
-            if inner in eqn.params and name not in ("scan", "while", "cond"):
+            if inner in eqn.params and name not in LOOPS:
                 inner = eqn.params[inner]
                 jaxpr = inner.jaxpr if hasattr(inner, "consts") else inner
                 return self._run(jaxpr, getattr(inner, "consts", ()), values)
-        for value in values:
-            if isinstance(value, Unread):
-                raise Unsupported(value.reason)
+        given = [value for value in values if value is not None]
+        if len(given) < len(values):
+            raise Unsupported("its step uses an array that is not whole features wide")
         if name == "split":
-            return self._split(eqn, *values)
+            return self._split(eqn, *given)
         handler = getattr(self, f"_{name}", None)
         if handler is None:
-            if name not in (*UNARY, *OTHERS, "integer_pow", "convert_element_type"):
+            if name not in ELEMENTWISE:
                 raise Unsupported(f"its step uses `{name}`, for which there is no CUDA")
             handler = self._elementwise
-        return [handler(eqn, *values)]
+        return [handler(eqn, *given)]
 
     # Arithmetic: a line a part.
 
@@ -358,9 +353,7 @@ class Body:
         if len(vector.parts) != len(matrix) or not isinstance(matrix[0, 0], Weight):
             raise Unsupported("its step multiplies with a matrix that is no parameter")
         self._share(vector.parts)
-        found = [
-            self._multiplied(dtype, vector.parts, column) for column in matrix.T
-        ]
+        found = [self._multiplied(dtype, vector.parts, column) for column in matrix.T]
         return Blocks(np.array(found, object), (self.features,))
 
     def _share(self, parts: np.ndarray) -> None:
@@ -397,8 +390,7 @@ def constant(value: Any) -> Uniform:
     if isinstance(number, float) and not np.isfinite(number):
         text = {"nan": "not_a_number", "inf": "infinity", "-inf": "-infinity"}
         return Uniform(f"({text[str(number)]})")
-    kind = c_type(array.dtype)
-    return Uniform(f"({kind}){str(number).lower()}" if number >= 0 else f"({kind})({number})")
+    return Uniform(f"({c_type(array.dtype)})({str(number).lower()})")
 
 
 def c_type(dtype: Any) -> str:

@@ -25,6 +25,7 @@ from jaxrnn.fused.emit import Kernel
 
 LIBRARIES = ("libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so")
 TARGET = "__gpu$xla.gpu.ptx"  # of XLA
+PLATFORM = "cuda"
 # Kernels use no instruction that is newer. A driver refuses PTX of a newer version than
 # its own, and NVRTC may well be newer than the driver; a newer GPU takes older PTX.
 NEWEST_ARCHITECTURE = 90
@@ -83,7 +84,7 @@ def launch(
         custom_call_api_version=4,
     )
     sizes = jnp.array([time, rows], jnp.int32)
-    return call(
+    found = call(
         sizes,
         *operands,
         name=kernel.name,
@@ -97,6 +98,7 @@ def launch(
         block_z=np.int32(1),
         shared_mem_bytes=np.int32(kernel.plan.shared_bytes),
     )
+    return list(found)
 
 
 def results_of(

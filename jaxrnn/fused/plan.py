@@ -81,4 +81,8 @@ def plan(
             "are more than one block of a GPU can hold"
         )
     all_kept = [plan for plan in fitting if plan.kept == plan.span]
-    return all_kept[0] if all_kept else max(fitting, key=lambda plan: plan.kept / plan.span)
+    return (
+        all_kept[0]
+        if all_kept
+        else max(fitting, key=lambda plan: plan.kept / plan.span)
+    )

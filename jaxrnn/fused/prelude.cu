@@ -80,33 +80,44 @@ __device__ inline size_t element(size_t row, int parts, int part, const Place& p
 
 // An array (models, time, rows, PARTS * FEATURES), read some steps ahead of its use.
 template <class Element, int PARTS>
-struct Steps {
-  const Element* at;
-  size_t stride;
-  int shift;
-  Element ahead[AHEAD][PARTS];
-  __device__ Steps(const Element* array, const Block& block, const Place& place, int shift = 0)
-      : at(array + element(block.at(0), PARTS, 0, place)),
-        stride((size_t)block.rows * PARTS * FEATURES), shift(shift) {
+struct Ahead {
+  const Element* const array;
+  const Block& block;
+  const Place& place;
+  const int shift;
+  Element of[AHEAD][PARTS];
+  __device__ Ahead(const Element* array, const Block& block, const Place& place, int shift)
+      : array(array), block(block), place(place), shift(shift) {
 #pragma unroll
-    for (int slot = 0; slot < AHEAD; ++slot) fetch(slot, block.step(slot));
+    for (int slot = 0; slot < AHEAD; ++slot)
+#pragma unroll
+      for (int part = 0; part < PARTS; ++part) fetch(slot, slot, part);
   }
-  __device__ void fetch(int slot, int t) {
-    const int of = t + shift < 0 ? 0 : t + shift;
-#pragma unroll
-    for (int part = 0; part < PARTS; ++part) ahead[slot][part] = at[of * stride + part * FEATURES];
+  __device__ void fetch(int slot, int n, int part) {
+    const int t = block.step(n) + shift;
+    of[slot][part] = array[element(block.at(t < 0 ? 0 : t), PARTS, part, place)];
+  }
+  // What the n-th step reads; a later one is asked for in its place.
+  __device__ auto take(int slot, int n, int part) {
+    const auto value = value_of(of[slot][part]);
+    fetch(slot, n + AHEAD, part);
+    return value;
   }
 };
 
 struct Marks {  // (models, time, rows)
-  const mark* at;
-  int stride;
-  mark ahead[AHEAD];
-  __device__ Marks(const mark* array, const Block& block) : at(array + block.at(0)), stride(block.rows) {
+  const mark* const array;
+  const Block& block;
+  mark of[AHEAD];
+  __device__ Marks(const mark* array, const Block& block) : array(array), block(block) {
 #pragma unroll
-    for (int slot = 0; slot < AHEAD; ++slot) fetch(slot, block.step(slot));
+    for (int slot = 0; slot < AHEAD; ++slot) of[slot] = array[block.at(block.step(slot))];
   }
-  __device__ void fetch(int slot, int t) { ahead[slot] = at[(size_t)t * stride]; }
+  __device__ bool take(int slot, int n) {
+    const bool value = of[slot] != 0;
+    of[slot] = array[block.at(block.step(n + AHEAD))];
+    return value;
+  }
 };
 
 // Where features meet. Shared memory: vectors, two of each, so that one barrier between

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -56,8 +56,8 @@ class Fused:
     Mask, resets, initial carry, float32, bfloat16 and float64, and the gradient of the
     gradient (by `HoistedScan`) work; under `vmap` models run side by side in one
     launch. Forward mode does not, as in `HoistedScan`. In bfloat16 arrays are rounded,
-    and all arithmetic of a step is float32. Inside the loop float32 is float32, whatever
-    `jax.default_matmul_precision` says of the matmuls before and after it.
+    and all arithmetic of a step is float32. Inside the loop float32 is never TF32;
+    `jax.default_matmul_precision` rules the matmuls before and after it.
 
     Attributes:
       threads_per_feature: threads that share the sums of one feature, a power of two
@@ -169,7 +169,7 @@ def _forward_loop(cell: Cell, solver: Fused, primals: Any, *, save: bool) -> Any
         residuals = None
         if save:
             of = jax.tree.leaves(projected)
-            aliases = traced_forward(problem).aliases
+            aliases = traced_forward(problem)[2]
             residuals = [
                 whole(found[f"residual{i}"]) if alias is None else of[alias]
                 for i, alias in enumerate(aliases)
@@ -181,7 +181,7 @@ def _forward_loop(cell: Cell, solver: Fused, primals: Any, *, save: bool) -> Any
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), residuals)
         return _reference(cell)(*primals), zeros
 
-    return with_derivative_of(reference, loop)(*primals)
+    return with_derivative_of(reference, _on_gpu(loop, reference))(*primals)
 
 
 def _backward_loop(cell: Cell, solver: Fused, kept: _Kept, cotangents: Any) -> Any:
@@ -207,16 +207,14 @@ def _backward_loop(cell: Cell, solver: Fused, kept: _Kept, cotangents: Any) -> A
             of = [found[f"{name}{i}"].reshape(x.shape) for i, x in enumerate(leaves)]
             return jax.tree.unflatten(structure, of)
 
-        structure = traced_backward(problem).delta.structure
+        structure = traced_backward(problem)[1].structure
         delta = [found[f"delta{i}"] for i in range(structure.num_leaves)]
-        delta = [
-            x.reshape(steps.time, *steps.batch_shape, *x.shape[2:]) for x in delta
-        ]
+        delta = [x.reshape(steps.time, *steps.batch_shape, *x.shape[2:]) for x in delta]
         befores = jax.tree.map(shifted, carry, carries)
         if steps.resets is not None:
             again = jax.tree.map(lambda x: x[None], start)
             befores = restart(steps.resets, again, befores)
-        structure_of_residuals = traced_forward(problem).residuals.structure
+        structure_of_residuals = traced_forward(problem)[1].structure
         gradients, of_inputs = backward_weights(
             cell,
             params,
@@ -239,7 +237,18 @@ def _backward_loop(cell: Cell, solver: Fused, kept: _Kept, cotangents: Any) -> A
         inputs = kept.primals[3].inputs
         return params, start, carry, Steps(jax.tree.map(floating, inputs, steps.inputs))
 
+    loop = _on_gpu(loop, reference)
     return with_derivative_of(reference, loop)(kept, cotangents)
+
+
+def _on_gpu(loop: Callable[..., Any], reference: Callable[..., Any]) -> Any:
+    """`reference` where the program is compiled for another device after all."""
+
+    def function(*arguments: Any) -> Any:
+        platforms = {launch.PLATFORM: loop}
+        return jax.lax.platform_dependent(*arguments, **platforms, default=reference)
+
+    return function
 
 
 def _reference(cell: Cell) -> Any:

@@ -286,9 +286,7 @@ def _delta_backward(
     of_first = passed(deltas[0]).reshape(last.shape)
     shape = (len(befores), *last.shape)
     befores, deltas = (x.reshape(shape) for x in (befores, deltas))
-    gradients, of_inputs = backward_weights(
-        cell, params, inputs, befores, None, deltas
-    )
+    gradients, of_inputs = backward_weights(cell, params, inputs, befores, None, deltas)
     return gradients, of_first, of_inputs
 
 
