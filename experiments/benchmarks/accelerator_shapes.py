@@ -1,4 +1,4 @@
-"""On which sizes do the parts of `accelerator.py` measure? Those of the tutorials first.
+"""On which sizes do the parts of `accelerator.py` measure? The tutorials' first.
 
 Nothing here needs JAX: the part that times PyTorch reads it too.
 """
