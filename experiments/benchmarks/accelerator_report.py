@@ -11,6 +11,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from accelerator import PARTS
 from records import markdown_table, new_figure, save_figure
 
 SHORT = {  # the columns of the terminal
@@ -39,7 +40,8 @@ COLORS = (
 def read(folder: pathlib.Path) -> list[dict]:
     """All records of all parts; a last line cut short by the end of a part is left."""
     records = []
-    for path in sorted(folder.glob("*.jsonl")):
+    paths = [folder / f"{name}.jsonl" for name in PARTS]
+    for path in filter(pathlib.Path.exists, paths):
         for line in path.read_text(encoding="utf-8").splitlines():
             try:
                 records.append(json.loads(line))
@@ -101,8 +103,9 @@ def speed_rows(records: Sequence[dict], kind: str) -> list[dict[str, Any]]:
             sizes = (record["time"], record["batch"], record["features"])
             key = (record["cell"], "x".join(map(str, sizes)), record["run"])
             rows.setdefault(key, {})[record["competitor"]] = record["us_per_step"]
-    names = list(dict.fromkeys(name for row in rows.values() for name in row))
-    names.sort(key=lambda name: (list(SHORT) + names).index(name))
+    found_names = dict.fromkeys(name for row in rows.values() for name in row)
+    names = [n for n in SHORT if n in found_names]
+    names += [n for n in found_names if n not in SHORT]
     table = []
     for (cell, shape, run), found in rows.items():
         row = {"cell": cell, "TxBxH": shape, "run": run[:4]}
@@ -159,8 +162,10 @@ def machine(records: Sequence[dict]) -> str:
     found: dict[str, Any] = {}
     for record in records:
         if record["part"] == "machine" or of(record, "torch", "cudnn"):
-            found |= {k: v for k, v in record.items() if k not in ("part", "status")}
+            found |= record
     versions = found.pop("versions", {})
+    for name in ("part", "status", "seconds"):
+        found.pop(name, None)
     facts = [f"{name} {value}" for name, value in (found | versions).items()]
     return ", ".join(facts)
 
@@ -214,7 +219,8 @@ def exactness(records: Sequence[dict]) -> str:
     wrong = [r for r in cases if r["passed"] is False]
     for r in wrong[:10]:
         what = r.get("failed") or f"{r['error']:.2g} of {r['worst']}"
-        sizes = f"T{r['time']} B{r['batch']} F{r['in_features']} H{r['features']}"
+        rows = "x".join(map(str, r["batch"]))
+        sizes = f"T{r['time']} B{rows} F{r['in_features']} H{r['features']}"
         marks = "+".join(r["marks"])
         line = f"  WRONG {r['solver']} {r['cell']} {r['kind']} {sizes} {marks}: {what}"
         lines.append(line.replace("\n", " ")[:180])
@@ -245,9 +251,9 @@ def markdown(records: Sequence[dict]) -> str:
     table = markdown_table(rows) if rows else "Nothing was timed."
     return (
         "Microseconds a step of one layer, medians; T steps, B rows, H features. "
-        "`forw` computes all outputs, `grad` the mean of their squares and its gradient "
-        "with respect to parameters and inputs. The last columns are ratios to "
-        f"`Fused`.\n\n{table}\n\n{machine(records)}\n"
+        "`forw` computes all outputs, `grad` the mean of their squares and its "
+        "gradient with respect to parameters and inputs. The last columns are ratios "
+        f"to `Fused`.\n\n{table}\n\n{machine(records)}\n"
     )
 
 

@@ -96,9 +96,8 @@ def layers(plan: Plan, work: Work) -> dict[str, Layer]:
     inputs = jax.random.normal(key, (shape.time, shape.batch, shape.in_features))
     inputs = inputs.astype(plan.dtype)
     cell, flax_cell = CELLS[work.cell]
-    params = jaxrnn.init_params(
-        cell, key, shape.in_features, shape.features, dtype=plan.dtype
-    )
+    params = jaxrnn.init_params(cell, key, shape.in_features, shape.features)
+    params = jax.tree.map(lambda x: x.astype(plan.dtype), params)
 
     def outputs(solver, params, inputs):
         return jaxrnn.rnn(cell, params, inputs, solver=solver)[1]
@@ -108,9 +107,9 @@ def layers(plan: Plan, work: Work) -> dict[str, Layer]:
         for name, solver in plan.solvers.items()
     }
     if FLAX in plan.peers:
-        dtypes = {"dtype": plan.dtype, "param_dtype": plan.dtype}
-        module = nn.RNN(flax_cell(shape.features, **dtypes), time_major=True)
+        module = nn.RNN(flax_cell(shape.features, dtype=plan.dtype), time_major=True)
         variables = jax.jit(module.init)(key, inputs[:1])
+        variables = jax.tree.map(lambda x: x.astype(plan.dtype), variables)
         found[FLAX] = Layer(module.apply, variables, inputs)
     if CUDNN in plan.peers and work.cell == "lstm":
         found[CUDNN] = cudnn_lstm(shape, inputs)
