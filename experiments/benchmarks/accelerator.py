@@ -165,6 +165,9 @@ def run_part(
     with path.open("a", encoding="utf-8") as file:
         file.write(status_line(name, status, seconds))
     print(f"{name}: {status}, {seconds} s", flush=True)
+    if status != "ended":
+        said = (out / f"{name}.log").read_text(encoding="utf-8", errors="replace")
+        print("".join(f"  {line[:150]}\n" for line in said.splitlines()[-6:]), end="")
 
 
 def status_line(name: str, status: str, seconds: float) -> str:

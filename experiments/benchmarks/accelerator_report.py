@@ -290,6 +290,7 @@ def draw(records: Sequence[dict], path: pathlib.Path) -> None:
         panel.tick_params(labelsize=14)
         panel.grid(alpha=0.4)
         panel.xaxis.set_major_formatter("{x:g}")
+        panel.xaxis.set_minor_formatter("")
     handles = {
         name: handle
         for panel in panels

@@ -107,8 +107,10 @@ def layers(plan: Plan, work: Work) -> dict[str, Layer]:
         for name, solver in plan.solvers.items()
     }
     if FLAX in plan.peers:
-        module = nn.RNN(flax_cell(shape.features, dtype=plan.dtype), time_major=True)
-        variables = jax.jit(module.init)(key, inputs[:1])
+        float32 = nn.RNN(flax_cell(shape.features), time_major=True)
+        dtypes = {"dtype": plan.dtype, "param_dtype": plan.dtype}  # that of the carry
+        module = nn.RNN(flax_cell(shape.features, **dtypes), time_major=True)
+        variables = jax.jit(float32.init)(key, inputs[:1].astype(jnp.float32))
         variables = jax.tree.map(lambda x: x.astype(plan.dtype), variables)
         found[FLAX] = Layer(module.apply, variables, inputs)
     if CUDNN in plan.peers and work.cell == "lstm":
