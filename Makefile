@@ -14,7 +14,7 @@ ifdef DATA_DIR
 export TFDS_DATA_DIR := $(DATA_DIR)
 endif
 
-.PHONY: run imdb next-word adding-problem vanishing-gradient reproduce keras native bench bench-full test lint check format clean
+.PHONY: run imdb next-word adding-problem vanishing-gradient reproduce keras native bench bench-full accelerator test lint check format clean
 
 run: .venv/experiments            ## the main job: four sentences and the noisy sine
 	$(BIN)/python experiments/sentences.py --seeds $(SEEDS) --out $(OUT)
@@ -52,6 +52,9 @@ bench-full: .venv/dev             ## all of it; rewrites results/ and the README
 	$(BIN)/python experiments/benchmarks/host.py
 	$(BIN)/python experiments/benchmarks/startup.py
 	$(BIN)/python experiments/reproduce.py --only-tables
+
+accelerator: .venv/dev            ## 8 minutes on a GPU: how exact, how fast; results/accelerators
+	$(BIN)/python experiments/benchmarks/accelerator.py
 
 VENV_pinned := .venv
 VENV_newest := .venv-newest

@@ -20,7 +20,7 @@ import jaxrnn
 from jaxrnn import files
 
 BENCHMARKS = pathlib.Path(speed.__file__).parent
-COMMANDS = ("host", "install_peers", "peers", "speed", "startup")
+COMMANDS = ("accelerator", "host", "install_peers", "peers", "speed", "startup")
 
 
 def test_benchmarks_find_all_they_need_from_their_own_folder():
@@ -83,6 +83,20 @@ def test_machine_says_what_it_is():
     assert facts["cpu"]
     assert facts["platform"] == jax.default_backend()
     assert facts["jax"] == jax.__version__
+
+
+def test_a_burst_is_waited_for_once():
+    calls, waited = [], []
+
+    def run(name):
+        return lambda: calls.append(name) or name
+
+    milliseconds = timing.bursts(
+        {"a": run("a"), "b": run("b")}, repeats=2, burst_s=0, wait=waited.append
+    )
+    assert [len(ms) for ms in milliseconds.values()] == [2, 2]
+    assert calls[-4:] == ["a", "b"] * 2  # in turns, of one call each
+    assert waited == calls
 
 
 # speed and host

@@ -36,6 +36,46 @@ def interleaved(runs: Mapping[Any, Callable], repeats: int) -> dict[Any, list[fl
     return milliseconds
 
 
+def bursts(
+    runs: Mapping[Any, Callable],
+    repeats: int,
+    burst_s: float = 0.02,
+    wait: Callable[[Any], Any] = jax.block_until_ready,
+) -> dict[Any, list[float]]:
+    """Milliseconds a call, in turns, of so many calls in a row that they last a while.
+
+    The host gives a device the next call while it computes this one: only the last
+    call of a burst is waited for, and what the host needs to start it does not count
+    where the device needs longer.
+
+    Args:
+      runs: each does one call and returns what can be waited for.
+      repeats: bursts of every run.
+      burst_s: about how long a burst lasts; a call that takes longer is one burst.
+      wait: returns when its argument, and all that was begun before it, is computed.
+    """
+
+    def burst_ms(run: Callable, calls: int) -> float:
+        started = time.perf_counter()
+        for _ in range(calls):
+            result = run()
+        wait(result)
+        return 1e3 * (time.perf_counter() - started) / calls
+
+    calls = {}
+    for name, run in runs.items():
+        wait(run())
+        one = burst_ms(run, calls=1)
+        if one < 1e3 * burst_s:
+            one = min(one, burst_ms(run, calls=3))
+        calls[name] = min(max(int(1e3 * burst_s / one), 1), 1_000)
+    milliseconds: dict[Any, list[float]] = {name: [] for name in runs}
+    for _ in range(repeats):
+        for name, run in runs.items():
+            milliseconds[name].append(burst_ms(run, calls[name]))
+    return milliseconds
+
+
 def summary(milliseconds: Sequence[float]) -> dict[str, float]:
     """Median, quartiles and minimum, to four digits.
 
