@@ -63,6 +63,8 @@ TEST_VENV := $(or $(VENV_$(JAX)),$(error JAX is pinned or newest, got $(JAX)))
 test: $(TEST_VENV)/dev            ## TESTS=tests/data JAX=newest; TFDS_DATA_DIR adds reviews
 	$(TEST_VENV)/bin/python -m pytest -n auto --maxprocesses 4 $(TESTS)
 
+gpu-compiler: $(TEST_VENV)/gpu-compiler ## XLA for an H100, on a CPU: its tests then run
+
 lint: .venv/dev                   ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -79,6 +81,16 @@ clean:
 
 .venv/peers: .venv/dev experiments/benchmarks/install_peers.py ## PyTorch, Keras, ...: never CUDA
 	$(BIN)/python experiments/benchmarks/install_peers.py
+	touch $@
+
+# XLA for CUDA, of the very version of JAX, and NVRTC, without what they need to run: all
+# that compiles for a GPU on a CPU (0.5 GB). Beside the environment: a Python that found
+# them in it would look for a GPU. NVRTC 13.0 writes what every driver of CUDA 13 reads.
+%/gpu-compiler: %/dev
+	rm -rf $@
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	  --target $@ $$($(@D)/bin/python -c 'import jax; v = jax.__version__; \
+	  print(f"jax-cuda13-plugin=={v} jax-cuda13-pjrt=={v} nvidia-cuda-nvrtc==13.0.88")')
 	touch $@
 
 .venv/experiments .venv/dev: NEEDS := 11

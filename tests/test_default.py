@@ -76,3 +76,19 @@ def test_a_chunk_holds_at_least_one_step(solver, chunk):
         ValueError, match=rf"chunk must be at least 1 step, got {chunk}"
     ):
         solver(chunk=chunk)
+
+
+@pytest.mark.parametrize("name", ["simple_rnn", "gru", "lstm"])
+def test_the_solver_of_a_tpu_lowers_for_it(name):
+    """A gradient of it is two loops of operations that every platform has."""
+    cell, _ = CELLS[name]
+    params, inputs, _ = random_problem(cell, np.float32)
+    solver = jaxrnn.default_solver(cell, inputs.size, platform="tpu")
+
+    def loss(params, inputs):
+        return jaxrnn.rnn(cell, params, inputs, solver=solver)[1].sum()
+
+    traced = jax.jit(jax.grad(loss)).trace(params, inputs)
+    program = traced.lower(lowering_platforms=("tpu",)).as_text()
+    assert program.count("stablehlo.while") == 2
+    assert "custom_call" not in program

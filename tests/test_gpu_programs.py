@@ -1,0 +1,121 @@
+"""What do programs launch on a GPU? Counted where there is none, by `gpu_compiler`."""
+
+import gpu_compiler
+import pytest
+from gpu_compiler import Launches
+
+
+def compiles_for_gpu(test):
+    """Marks a test, which is skipped where `make gpu-compiler` has not been run."""
+    missing = not gpu_compiler.AVAILABLE
+    skipped = pytest.mark.skipif(missing, reason=gpu_compiler.MISSING)(test)
+    return pytest.mark.gpu_compiler(skipped)
+
+
+# At most so many kernels and copies a step, forth and back, by JAX 0.10 to 0.12; the
+# newest makes a copy or two more.
+PER_STEP = {
+    "simple_rnn": {
+        "scan": [Launches(4, 4), Launches(5, 1)],
+        "one chunk": [Launches(3, 3), Launches(3, 2)],
+    },
+    "gru": {
+        "scan": [Launches(11, 2), Launches(9, 1)],
+        "one chunk": [Launches(7, 1), Launches(5, 0)],
+    },
+    "lstm": {
+        "scan": [Launches(13, 4), Launches(8, 1)],
+        "one chunk": [Launches(7, 3), Launches(6, 0)],
+    },
+}
+
+
+def assert_at_most(found, limits):
+    for loop, limit in zip(found, limits, strict=True):
+        assert loop.kernels <= limit.kernels, found
+        assert loop.copies <= limit.copies, found
+        assert loop.library_calls == 0, found  # the products are XLA's own kernels
+
+
+@compiles_for_gpu
+@pytest.mark.parametrize("cell", PER_STEP)
+def test_launches_of_a_gradient(cell):
+    """An adjoint takes work out of the loops; chunks put another loop around one."""
+    names = [f"{cell}, {solver}" for solver in ("scan", "one chunk", "chunks of 64")]
+    scan, one_chunk, chunks = gpu_compiler.programs(*names).values()
+    assert_at_most(scan.loops, PER_STEP[cell]["scan"])
+    assert_at_most(one_chunk.loops, PER_STEP[cell]["one chunk"])
+    assert sum(x.total for x in one_chunk.loops) < sum(x.total for x in scan.loops)
+
+    # The same kernels a step, and around those of the way back what a chunk takes.
+    forth, chunk, back = chunks.loops
+    assert [forth.kernels, back.kernels] == [x.kernels for x in one_chunk.loops]
+    assert chunk.total > back.total
+
+
+@compiles_for_gpu
+def test_launches_of_an_update():
+    """All of it, by the default of a GPU: embedding, the loops, loss, RMSprop."""
+    (program,) = gpu_compiler.programs("reviews").values()
+    forth, _chunk, back = program.loops
+    assert_at_most([forth, back], PER_STEP["simple_rnn"]["one chunk"])
+    assert_at_most([program.top], [Launches(kernels=21, copies=3)])
+
+
+@compiles_for_gpu
+def test_a_kernel_of_ours():
+    """CUDA C++ -> NVRTC -> XLA's call of PTX: one launch, and nothing beside it.
+
+    XLA checks the call, not the PTX: that is the driver's part, where it is loaded.
+    """
+    (program,) = gpu_compiler.programs("our own kernel").values()
+    assert program == gpu_compiler.Program(Launches(kernels=1), [], ptx_calls=1)
+
+
+@compiles_for_gpu
+def test_an_error_of_the_kernel_is_told():
+    with pytest.raises(ValueError, match='identifier "nobody" is undefined'):
+        gpu_compiler.ptx("__global__ void f(float* x) { *x = nobody; }")
+
+
+# Two loops, the second within a loop: as XLA writes it, its conditions unindented.
+THUNKS = """\
+001: kCopy          [a copy | of a buffer] kCopy
+002: kWhile
+condition:
+    003: kCustomKernel  compare
+  body:
+    004: kCustomKernel        dot grid: [32, 1, 1]
+    005: kDynamicSliceFusion  params=1, results=1
+        006: kCopy  kCopy
+007: kWhile
+condition:
+    008: kCustomKernel  compare
+  body:
+    009: kCopy   kCopy
+    010: kWhile
+condition:
+        011: kCustomKernel  compare
+      body:
+        012: kCustomKernel  tanh
+        013: kGemm          cublas
+    014: kCustomKernel        add
+015: kMemzero       zeros
+016: kCustomKernel  reduce
+"""
+
+
+def test_launches_are_counted_where_they_happen():
+    top, loops = gpu_compiler.parse(THUNKS)
+    assert top == Launches(kernels=1, copies=2)
+    assert loops == [
+        Launches(kernels=1, copies=1),
+        Launches(kernels=1, copies=1),
+        Launches(kernels=1, library_calls=1),
+    ]
+
+
+@pytest.mark.parametrize("line", ["020: kConditional", "  true_branch:", "021 ???"])
+def test_what_cannot_be_counted_is_told(line):
+    with pytest.raises(ValueError, match="not in LAUNCHES"):
+        gpu_compiler.parse(THUNKS + line)
