@@ -1,5 +1,6 @@
 // CUDA on a CPU, as far as kernels of jaxrnn.Fused need it: every thread of a block is a
 // fiber, and all of them run to the next barrier before one goes on. Blocks run in turn.
+// In which order threads run must not matter; `backwards` is another order.
 
 #include <math.h>
 #include <string.h>
@@ -54,7 +55,7 @@ static void fiber() {
   kernel(arguments);
   ended[me] = true;
 }
-extern "C" void run_blocks(int blocks, int threads, void (*of)(void**), void** given) {
+extern "C" void run_blocks(int blocks, int threads, bool backwards, void (*of)(void**), void** given) {
   kernel = of;
   arguments = given;
   for (blockIdx.x = 0; blockIdx.x < blocks; ++blockIdx.x) {
@@ -68,7 +69,8 @@ extern "C" void run_blocks(int blocks, int threads, void (*of)(void**), void** g
     }
     for (bool any = true; any;) {
       any = false;
-      for (int i = 0; i < threads; ++i) {
+      for (int turn = 0; turn < threads; ++turn) {
+        const int i = backwards ? threads - 1 - turn : turn;
         if (ended[i]) continue;
         any = true;
         threadIdx.x = i;

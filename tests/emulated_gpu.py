@@ -1,16 +1,14 @@
-"""Runs the kernels of `Fused` on a CPU: the same CUDA source, compiled by g++ or clang++.
+"""Runs the kernels of `Fused` on a CPU: the same CUDA, compiled by g++ or clang++.
 
-Everything is as on a GPU but for the compiler and the launch; see emulated_gpu.h.
+All is as on a GPU but for the compiler and the launch; see emulated_gpu.h.
 """
 
-import contextlib
 import ctypes
 import functools
 import hashlib
 import pathlib
 import subprocess
 import tempfile
-from unittest import mock
 
 import jax
 import numpy as np
@@ -20,17 +18,17 @@ from jaxrnn.files import cache_folder, replacing
 from jaxrnn.fused import launch
 
 HEADER = pathlib.Path(__file__).with_name("emulated_gpu.h")
+FLAGS = ("-std=c++17", "-O0", "-w", "-fPIC", "-shared")
+BACKWARDS = [False]  # the order of threads
+ON_A_GPU = {
+    name: getattr(launch, name) for name in ("launch", "unavailable", "PLATFORM")
+}
 
 
-@contextlib.contextmanager
-def emulated():
-    """Where `Fused` runs as if there were a GPU."""
-    with (
-        mock.patch.object(launch, "unavailable", lambda: None),
-        mock.patch.object(launch, "launch", launch_on_cpu),
-        mock.patch.object(launch, "PLATFORM", "cpu"),
-    ):
-        yield
+def install():
+    """From now on `Fused` runs in this process as if there were a GPU."""
+    launch.launch, launch.unavailable = launch_on_cpu, lambda: None
+    launch.PLATFORM = "cpu"
 
 
 def launch_on_cpu(kernel, operands, *, time, rows):
@@ -41,7 +39,7 @@ def launch_on_cpu(kernel, operands, *, time, rows):
 
 
 def on_host(kernel, models, time, rows, results, *operands):
-    """As a launch of the kernel; what it does not write is NaN."""
+    """One launch; what the kernel does not write stays NaN."""
     arrays = [np.array([time, rows], np.int32)]
     arrays += [np.ascontiguousarray(x) for x in operands]
     written = []
@@ -54,6 +52,7 @@ def on_host(kernel, models, time, rows, results, *operands):
     library.run_blocks(
         models * rows,
         kernel.plan.threads,
+        BACKWARDS[0],
         library.kernel_of,
         (ctypes.c_void_p * len(pointers))(*pointers),
     )
@@ -74,7 +73,6 @@ extern "C" void kernel_of(void** given) {{ {name}({given}); }}
         with replacing(path) as made, tempfile.TemporaryDirectory() as folder:
             unit = pathlib.Path(folder) / "kernel.cc"
             unit.write_text(text)
-            flags = ["-std=c++17", "-O0", "-w", "-fPIC", "-shared"]
-            command = [native.compiler_found(), *flags, f"-I{HEADER.parent}"]
+            command = [native.compiler_found(), *FLAGS, f"-I{HEADER.parent}"]
             subprocess.run([*command, "-o", str(made), str(unit)], check=True)
     return ctypes.CDLL(str(path))

@@ -5,7 +5,6 @@ puts it beside the environment, and not into it: a Python that finds it looks fo
 So `programs` compiles in a Python of its own, which alone has it on its path.
 """
 
-import ctypes
 import json
 import os
 import pathlib
@@ -168,22 +167,7 @@ def programs(*names: str) -> dict[str, Program]:
 
     One Python for many: to start it takes as long as to compile a program.
     """
-    paths = map(str, (FOLDER, HERE, HERE.parent / "experiments", *sys.path))
-    inherited = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-    environment = {
-        "PYTHONPATH": os.pathsep.join(paths),
-        "JAX_PLATFORMS": "cpu",  # what runs, runs here
-        "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1",  # the libraries are not there
-        "GPU_COMPILER_DIR": str(FOLDER),
-    }
-    done = subprocess.run(
-        [sys.executable, __file__, *names],
-        env=inherited | environment,
-        capture_output=True,
-        text=True,
-        timeout=600,  # against hanging
-        check=False,
-    )
+    done = run_python(__file__, *names)
     if done.returncode:
         raise RuntimeError(f"{names} do not compile for a GPU:\n{done.stderr}")
     return {
@@ -194,26 +178,24 @@ def programs(*names: str) -> dict[str, Program]:
     }
 
 
-def ptx(source: str) -> str:
-    """Compiles CUDA C++ for an H100 by NVRTC, which needs no GPU and no driver."""
-    libraries = FOLDER / "nvidia/cu13/lib"
-    for builtins in libraries.glob("libnvrtc-builtins.so.*"):  # else it looks elsewhere
-        ctypes.CDLL(str(builtins), mode=ctypes.RTLD_GLOBAL)
-    nvrtc = ctypes.CDLL(str(libraries / "libnvrtc.so.13"))
-    program, size = ctypes.c_void_p(), ctypes.c_size_t()
-
-    def text(of):
-        getattr(nvrtc, f"nvrtcGet{of}Size")(program, ctypes.byref(size))
-        buffer = ctypes.create_string_buffer(size.value)
-        getattr(nvrtc, f"nvrtcGet{of}")(program, buffer)
-        return buffer.value.decode()
-
-    code = source.encode()
-    nvrtc.nvrtcCreateProgram(ctypes.byref(program), code, b"kernel.cu", 0, None, None)
-    options = (ctypes.c_char_p * 1)(b"--gpu-architecture=compute_90")
-    if nvrtc.nvrtcCompileProgram(program, len(options), options):
-        raise ValueError(text("ProgramLog"))
-    return text("PTX")
+def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs a Python that finds XLA for CUDA, and NVRTC."""
+    paths = map(str, (FOLDER, HERE, HERE.parent / "experiments", *sys.path))
+    inherited = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    environment = {
+        "PYTHONPATH": os.pathsep.join(paths),
+        "JAX_PLATFORMS": "cpu",  # what runs, runs here
+        "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1",  # the libraries are not there
+        "GPU_COMPILER_DIR": str(FOLDER),
+    }
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env=inherited | environment,
+        capture_output=True,
+        text=True,
+        timeout=600,  # against hanging
+        check=False,
+    )
 
 
 if __name__ == "__main__":

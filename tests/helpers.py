@@ -3,6 +3,7 @@
 One list of cells, one of solvers, one of masks: a new one joins every comparison.
 """
 
+import emulated_gpu
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,6 +25,12 @@ SOLVERS = [
 # test_native.py says in so many words that it is not tested where no compiler is.
 HAS_COMPILER = native.compiler_found() is not None
 SOLVERS += [jaxrnn.Native()] if HAS_COMPILER else []
+# On a GPU its kernels run there, elsewhere in an emulation that a compiler makes.
+HAS_KERNELS = HAS_COMPILER or jax.default_backend() == "gpu"
+if jax.default_backend() != "gpu" and HAS_COMPILER:
+    emulated_gpu.install()
+if HAS_KERNELS:
+    SOLVERS += [jaxrnn.Fused(otherwise=jaxrnn.Scan())]
 
 
 def softsign(x):

@@ -54,28 +54,44 @@ def test_launches_of_a_gradient(cell):
 
 
 @compiles_for_gpu
-def test_launches_of_an_update():
-    """All of it, by the default of a GPU: embedding, the loops, loss, RMSprop."""
-    (program,) = gpu_compiler.programs("reviews").values()
-    forth, _chunk, back = program.loops
-    assert_at_most([forth, back], PER_STEP["simple_rnn"]["one chunk"])
-    assert_at_most([program.top], [Launches(kernels=21, copies=3)])
+@pytest.mark.parametrize("cell", PER_STEP)
+def test_fused_launches_two_kernels_for_all_steps(cell):
+    """One forth and one back, where a loop launches some at each of 100 steps.
 
-
-@compiles_for_gpu
-def test_a_kernel_of_ours():
-    """CUDA C++ -> NVRTC -> XLA's call of PTX: one launch, and nothing beside it.
-
-    XLA checks the call, not the PTX: that is the driver's part, where it is loaded.
+    XLA checks the call of a kernel, not the PTX: that is the driver's part.
     """
-    (program,) = gpu_compiler.programs("our own kernel").values()
-    assert program == gpu_compiler.Program(Launches(kernels=1), [], ptx_calls=1)
+    (program,) = gpu_compiler.programs(f"{cell}, fused").values()
+    assert program.ptx_calls == 2
+    assert program.loops == []
 
 
 @compiles_for_gpu
-def test_an_error_of_the_kernel_is_told():
-    with pytest.raises(ValueError, match='identifier "nobody" is undefined'):
-        gpu_compiler.ptx("__global__ void f(float* x) { *x = nobody; }")
+def test_launches_of_an_epoch():
+    """Of reviews, by the default of a GPU: one loop, over updates; two kernels of ours.
+
+    What an update launches besides: batch, embedding, matmuls, loss, RMSprop.
+    """
+    fused, loops = gpu_compiler.programs("reviews", "reviews by a loop").values()
+    assert fused.ptx_calls == 2
+    (update,) = fused.loops
+    assert update.total < 40, update
+    around, *steps = loops.loops
+    assert around.total < 40, around
+    assert_at_most(steps, PER_STEP["simple_rnn"]["one chunk"])
+    assert 500 * sum(step.total for step in steps) > 100 * update.total
+
+
+@compiles_for_gpu
+def test_an_error_of_the_compiler_is_told():
+    """By the words of NVRTC, in a Python that finds it."""
+    program = (
+        "from jaxrnn.fused import launch;"
+        "launch.ptx_of('__global__ void f(float* x) { *x = nobody; }', '90')"
+    )
+    done = gpu_compiler.run_python("-c", program)
+    assert done.returncode == 1
+    assert "NVRTC could not compile a kernel" in done.stderr
+    assert 'identifier "nobody" is undefined' in done.stderr
 
 
 # Two loops, the second within a loop: as XLA writes it, its conditions unindented.

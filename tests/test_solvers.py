@@ -13,6 +13,7 @@ import pytest
 from helpers import (
     BATCH,
     CELLS,
+    HAS_KERNELS,
     MASKS,
     RESETS,
     SOLVERS,
@@ -30,6 +31,7 @@ FOUR = ("simple_rnn", "simple_rnn_softsign", "gru", "lstm")  # one without an ad
 FOUR_CELLS = pytest.mark.parametrize(
     ("cell", "step"), [CELLS[name] for name in FOUR], ids=FOUR
 )
+FUSED = [jaxrnn.Fused()] if HAS_KERNELS else []
 ALWAYS = jnp.ones((TIME, BATCH), bool)
 
 
@@ -202,14 +204,15 @@ def test_second_derivatives(cell, step):
         return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(gradients))
 
     run = jax.jit(jax.grad(gradient_norm), static_argnums=1)
-    found, want = (
-        run(problem[0], solver)
-        for solver in (jaxrnn.HoistedScan(chunk=2), jaxrnn.Scan())
-    )
-    assert_close(found, want, tolerance=1e-9)  # sums of squares of larger numbers
+    want = run(problem[0], jaxrnn.Scan())
+    for solver in (jaxrnn.HoistedScan(chunk=2), *FUSED):
+        found = run(problem[0], solver)
+        assert_close(found, want, tolerance=1e-9)  # sums of squares of larger numbers
 
 
-@pytest.mark.parametrize("solver", [jaxrnn.Scan(), jaxrnn.HoistedScan()], ids=repr)
+@pytest.mark.parametrize(
+    "solver", [jaxrnn.Scan(), jaxrnn.HoistedScan(), *FUSED], ids=repr
+)
 @FOUR_CELLS
 def test_vmap_over_params_is_a_loop_over_params(cell, step, solver):
     """Several seeds at once: values and gradients, one model at a time as oracle."""
@@ -222,7 +225,9 @@ def test_vmap_over_params_is_a_loop_over_params(cell, step, solver):
     assert_close(found, jax.tree.map(lambda *leaves: jnp.stack(leaves), *want))
 
 
-@pytest.mark.parametrize("solver", [jaxrnn.Scan(), jaxrnn.HoistedScan()], ids=repr)
+@pytest.mark.parametrize(
+    "solver", [jaxrnn.Scan(), jaxrnn.HoistedScan(), *FUSED], ids=repr
+)
 @FOUR_CELLS
 def test_vmap_over_inputs_is_a_batch_axis(cell, step, solver):
     params, inputs, first = random_problem(cell, np.float64)

@@ -33,19 +33,18 @@ from timing import bursts, compiled, significant, summary
 
 import jaxrnn
 
-# TODO(Fused): plain `jaxrnn.Fused` once it is there; until then this stands in for it.
-Fused = getattr(jaxrnn, "Fused", lambda threads_per_feature=None: jaxrnn.HoistedScan())
-
 SOLVERS: dict[str, jaxrnn.Solver] = {
-    "Fused": Fused(),
+    "Fused": jaxrnn.Fused(),
     "Scan": jaxrnn.Scan(),
     "Scan, project first": jaxrnn.Scan(project_first=True),
     "HoistedScan, one chunk": jaxrnn.HoistedScan(1, True, None),
     "HoistedScan, chunk 64": jaxrnn.HoistedScan(1, True, 64),
 }
 THREADS = {
-    "Fused": Fused(),
-    **{f"Fused, threads {n}": Fused(threads_per_feature=n) for n in (1, 2, 4, 8)},
+    "Fused": jaxrnn.Fused(),
+    **{
+        f"Fused, threads {n}": jaxrnn.Fused(threads_per_feature=n) for n in (1, 2, 4, 8)
+    },
 }
 CELLS = {
     "simple_rnn": (jaxrnn.simple_rnn, nn.SimpleCell),

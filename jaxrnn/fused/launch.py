@@ -9,6 +9,7 @@ import ctypes
 import functools
 import hashlib
 import importlib.util
+import os
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,11 @@ PLATFORM = "cuda"
 # its own, and NVRTC may well be newer than the driver; a newer GPU takes older PTX.
 NEWEST_ARCHITECTURE = 90
 PTX_VERSION = "7.8"
+
+
+def enabled() -> bool:
+    """Whether JAXRNN_FUSED=0 does not forbid kernels where nobody asks for them."""
+    return os.environ.get("JAXRNN_FUSED", "1") != "0"
 
 
 def unavailable() -> str | None:

@@ -66,7 +66,7 @@ def plan(
         others = 48 + words * (streams * (ahead + 1) + 4 * min(weights, 4))
         most = min(255, REGISTERS // threads // 8 * 8) - others
         kept = span
-        if weights * span * words > most:
+        if weights and weights * span * words > most:
             kept = max(most, 0) // (weights * words) // 4 * 4
         in_shared = (
             2 * buffers * n * (span + 4)

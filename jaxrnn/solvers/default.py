@@ -7,7 +7,9 @@ import jax.numpy as jnp
 
 from jaxrnn import native
 from jaxrnn.cells.base import Cell, ElementwiseAdjoint
+from jaxrnn.fused import launch
 from jaxrnn.solvers.base import Solver
+from jaxrnn.solvers.fused import Fused
 from jaxrnn.solvers.hoisted import HoistedScan
 from jaxrnn.solvers.native import Native, knows
 from jaxrnn.solvers.scan import Scan
@@ -32,26 +34,36 @@ def default_solver(
     loops have been compiled (`python -m jaxrnn.native`), JAXRNN_NATIVE is not 0 and
     there are more than a handful of steps. Else it is `HoistedScan` for a cell with an
     adjoint (`gru` only where it is large), and `Scan` for all others. The sizes stand
-    in `jaxrnn.solvers.tuned`, with what they were read from. On other platforms
-    nothing has been measured.
+    in `jaxrnn.solvers.tuned`, with what they were read from.
+
+    On a GPU it is `Fused` unless JAXRNN_FUSED is 0, and what runs where `Fused` cannot
+    is `HoistedScan` or `Scan`, as on every other platform. Nothing has been measured
+    there.
 
     Args:
       cell: the cell to run.
       values: in all its carries, time * batch * features. None where that is not known,
         which chooses `Scan`, as does a size that `jax.export` leaves open.
       dtype: of the computation.
-      divided: whether a mesh holds the arrays in parts, which `Native` would gather.
+      divided: whether a mesh holds the arrays in parts, which `Native` and `Fused`
+        would gather.
       platform: such as "cpu"; None = the one JAX runs on.
 
     Example:
       >>> default_solver(mgu, values=100 * 32 * 32, platform="cpu")
       Scan(unroll=1, project_first=False)
+      >>> default_solver(mgu, values=100 * 32 * 32, platform="gpu").otherwise
+      Scan(unroll=1, project_first=True)
     """
     platform = platform or jax.default_backend()
-    enough = isinstance(values, int) and values >= tuned(platform).native_from
+    plain = default_scan(cell, values, platform=platform)
+    known = isinstance(values, int)
+    if tuned(platform).fused and known and not divided and launch.enabled():
+        return Fused(otherwise=plain)
+    enough = known and values >= tuned(platform).native_from
     if enough and not divided and knows(cell, dtype) and native.enabled():
         return Native()
-    return default_scan(cell, values, platform=platform)
+    return plain
 
 
 def default_scan(cell: Cell, values: Any, *, platform: str | None = None) -> Solver:

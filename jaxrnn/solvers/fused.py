@@ -55,9 +55,13 @@ class Fused:
 
     Mask, resets, initial carry, float32, bfloat16 and float64, and the gradient of the
     gradient (by `HoistedScan`) work; under `vmap` models run side by side in one
-    launch. Forward mode does not, as in `HoistedScan`. In bfloat16 arrays are rounded,
-    and all arithmetic of a step is float32. Inside the loop float32 is never TF32;
-    `jax.default_matmul_precision` rules the matmuls before and after it.
+    launch. Forward mode does not, as in `HoistedScan`. An array that is sharded over
+    devices is gathered on each of them, unless `jax.shard_map` is around. `jax.export`
+    refuses programs with such calls: export with another solver.
+
+    In bfloat16 arrays are rounded, and all arithmetic of a step is float32. Inside the
+    loop float32 is never TF32; `jax.default_matmul_precision` rules the matmuls before
+    and after it.
 
     Attributes:
       threads_per_feature: threads that share the sums of one feature, a power of two

@@ -1,0 +1,434 @@
+"""Are the kernels of `Fused` exact, and does it say what it cannot do?
+
+The matrix of all cells, masks and resets stands in `test_solvers.py`, in float64. Here
+is what is its own: sizes, threads and layouts of memory, float32 and bfloat16, and that
+no thread depends on how fast another one is. Where there is no GPU the kernels run in
+an emulation, see `emulated_gpu.py`.
+"""
+
+import shutil
+import subprocess
+
+import emulated_gpu
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import CELLS, HAS_COMPILER, HAS_KERNELS, MASKS, RESETS, random_problem
+
+import jaxrnn
+from jaxrnn.cells.ops import affine_project
+from jaxrnn.cells.params import fused_specs, ones, zero_hidden
+from jaxrnn.fused import launch
+from jaxrnn.fused.emit import Problem, Tree, backward_kernel, forward_kernel
+from jaxrnn.fused.plan import SHARED_BYTES, Plan, plan
+
+needs_kernels = pytest.mark.skipif(
+    not HAS_KERNELS, reason="neither a GPU nor a C++ compiler: kernels are not tested"
+)
+needs_emulation = pytest.mark.skipif(
+    not HAS_COMPILER or jax.default_backend() == "gpu",
+    reason="the emulation needs a C++ compiler, and no GPU",
+)
+
+
+def own_cell(name="attending", step=None):
+    """A cell that no library has, without an adjoint: softmax, branches, a scalar."""
+
+    def param_specs(in_features, features):
+        return fused_specs(2, in_features, features, ("bias",)) | {
+            "scale": jaxrnn.ParamSpec((features,), ones),
+            "temperature": jaxrnn.ParamSpec((1,), ones),
+        }
+
+    def attend(params, hidden, projected):
+        attention, new = jnp.split(projected + hidden @ params["recurrent_kernel"], 2)
+        attention = jax.nn.softmax(attention * params["temperature"]) * len(hidden)
+        new = jnp.where(new > 0, jnp.tanh(new), params["scale"] * jnp.expm1(new))
+        return jax.nn.relu6(attention) * new + (1 - attention) * hidden / 2
+
+    def batched(params, hidden, projected):
+        step_of_row = step or attend
+        for _ in hidden.shape[:-1]:
+            step_of_row = jax.vmap(step_of_row, in_axes=(None, 0, 0))
+        return step_of_row(params, hidden, projected)
+
+    return jaxrnn.Cell(
+        name, param_specs, zero_hidden, affine_project, batched, lambda hidden: hidden
+    )
+
+
+NAMES = (
+    *("simple_rnn", "simple_rnn_relu", "simple_rnn_linear", "gru", "gru_reset_before"),
+    *("lstm", "ind_rnn", "mgu", "layer_norm_gru", "layer_norm_lstm"),
+)
+OF_ALL = {name: CELLS[name][0] for name in NAMES} | {
+    "dropout": jaxrnn.dropout_cell(jaxrnn.gru, 0.2, recurrent_rate=0.3),
+    "zoneout": jaxrnn.zoneout_cell(jaxrnn.lstm, 0.3),
+    "own": own_cell(),
+}
+
+
+def drawn(cell, rng, time, batch_shape, in_features, features, dtype=jnp.float32):
+    """Parameters that neither vanish nor explode, inputs and an initial carry."""
+
+    def draw(shape, scale=0.5):
+        return jnp.asarray(scale * rng.standard_normal(shape), dtype)
+
+    params = {
+        name: draw(spec.shape, 1 / np.sqrt(spec.shape[0]))
+        for name, spec in cell.param_specs(in_features, features).items()
+    }
+    carry = jax.tree.map(
+        lambda leaf: draw(leaf.shape), cell.initial_carry(params, batch_shape)
+    )
+    return params, draw((time, *batch_shape, in_features)), carry
+
+
+def value_and_gradients(cell, solver, *, reverse=False):
+    def loss(params, inputs, carry, mask, resets, key):
+        last, outputs = jaxrnn.rnn(
+            cell,
+            params,
+            inputs,
+            mask=mask,
+            resets=resets,
+            initial_carry=carry,
+            reverse=reverse,
+            key=key if cell.noise else None,
+            solver=solver,
+        )
+        outputs = outputs.astype(jnp.float32)
+        weights = jnp.cos(jnp.arange(outputs.size, dtype=jnp.float32))
+        of_last = sum(
+            jnp.sin(x.astype(jnp.float32)).sum() for x in jax.tree.leaves(last)
+        )
+        total = (
+            weights.reshape(outputs.shape) * outputs
+        ).mean() + of_last / outputs.size
+        return total, (last, outputs)
+
+    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True))
+
+
+def assert_close(found, want, tolerance):
+    """By the largest number of each array."""
+
+    def check(x, y):
+        x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+        atol = tolerance * max(1, abs(y).max(initial=0))
+        np.testing.assert_allclose(x, y, rtol=0, atol=atol)
+
+    jax.tree.map(check, found, want)
+
+
+@needs_kernels
+@pytest.mark.parametrize("turn", range(20))
+def test_any_configuration_is_exact(turn):
+    """20 kinds of kernels, 10 draws each: within 2e-6 of Scan, in float32.
+
+    A sum of 70 products in another order is off by some 1e-7.
+    """
+    rng = np.random.default_rng(turn)
+    cell = list(OF_ALL.values())[turn % len(OF_ALL)]
+    features = int(rng.choice([1, 2, 5, 8, 31, 32, 33, 70]))
+    threads = rng.choice([None, 1, 2, 4, 8])
+    batch_shape = ((), (3,), (2, 2))[turn % 3]
+    time, in_features = int(rng.integers(1, 12)), int(rng.integers(1, 4))
+    has_mask, has_resets, reverse = rng.random(3) < 0.6
+    fused = value_and_gradients(cell, jaxrnn.Fused(threads), reverse=bool(reverse))
+    scan = value_and_gradients(cell, jaxrnn.Scan(), reverse=bool(reverse))
+    shape = (time, *batch_shape)
+    for draw in range(10):
+        problem = drawn(cell, rng, time, batch_shape, in_features, features)
+        mask = jnp.asarray(rng.random(shape) < rng.random()) if has_mask else None
+        resets = jnp.asarray(rng.random(shape) < 0.3) if has_resets else None
+        given = (*problem, mask, resets, jax.random.key(draw))
+        with jax.default_matmul_precision("highest"):
+            assert_close(fused(*given), scan(*given), 2e-6)
+
+
+@needs_kernels
+@pytest.mark.parametrize("name", ["simple_rnn", "lstm", "layer_norm_gru"])
+def test_weights_beyond_the_registers_are_in_shared_memory(name):
+    """Which they are, the plan decides: from 100 to 260 features, by cell."""
+    cell = CELLS[name][0]
+    features = {"simple_rnn": 260, "lstm": 120, "layer_norm_gru": 100}[name]
+    problem = drawn(cell, np.random.default_rng(0), 5, (2,), 3, features)
+    given = (*problem, MASKS["holes"][:5, :2], RESETS[:5, :2], None)
+    of_kernels = _problem(cell, features)
+    assert forward_kernel(of_kernels, save=True).plan.kept < features
+    with jax.default_matmul_precision("highest"):
+        want = value_and_gradients(cell, jaxrnn.Scan())(*given)
+        found = value_and_gradients(cell, jaxrnn.Fused())(*given)
+    assert_close(found, want, 5e-6)  # sums of 260 terms
+
+
+@needs_kernels
+@pytest.mark.parametrize("name", ["simple_rnn", "gru", "lstm", "mgu"])
+def test_bfloat16_sums_in_float32(name):
+    """Near Scan's float32: a step rounds its carry to 8 bits, and nothing else.
+
+    Half a unit of the last place is 2^-9; ten steps add up some of them.
+    """
+    cell = CELLS[name][0]
+    problem = drawn(cell, np.random.default_rng(0), 10, (3,), 4, 16, jnp.bfloat16)
+    marks = (None, None, None)
+    (_, found), _ = value_and_gradients(cell, jaxrnn.Fused())(*problem, *marks)
+    params, inputs, carry = jax.tree.map(lambda x: x.astype(jnp.float32), problem)
+    scan = value_and_gradients(cell, jaxrnn.Scan())
+    (_, want), _ = scan(params, inputs, carry, *marks)
+    assert_close(found, want, 2e-2)
+
+    def loss(params, solver):  # parameters in float32, computed in bfloat16
+        _, outputs = jaxrnn.rnn(cell, params, inputs, dtype=jnp.bfloat16, solver=solver)
+        return (outputs.astype(jnp.float32) ** 2).mean()
+
+    gradients = jax.grad(loss)(params, jaxrnn.Fused())
+    assert {x.dtype for x in gradients.values()} == {np.dtype(np.float32)}
+    assert_close(gradients, jax.grad(loss)(params, jaxrnn.Scan()), 2e-2)
+
+
+@needs_emulation
+@pytest.mark.parametrize("name", OF_ALL)
+def test_the_order_of_threads_does_not_matter(name, monkeypatch):
+    """No thread reads what another writes before the next barrier: equal bits."""
+    cell = OF_ALL[name]
+    problem = drawn(cell, np.random.default_rng(0), 5, (2,), 3, 40)
+    given = (*problem, MASKS["holes"][:5, :2], RESETS[:5, :2], jax.random.key(0))
+    run = value_and_gradients(cell, jaxrnn.Fused(threads_per_feature=4))
+    forwards = run(*given)
+    monkeypatch.setattr(emulated_gpu, "BACKWARDS", [True])
+    assert jax.tree.all(jax.tree.map(np.array_equal, forwards, run(*given)))
+
+
+@needs_kernels
+def test_models_side_by_side_are_models_one_by_one():
+    """Nested: parameters, inputs or both of every model; a launch for all of them."""
+    rng = np.random.default_rng(0)
+    cell = jaxrnn.lstm
+    problems = [drawn(cell, rng, 6, (3,), 2, 5) for _ in range(6)]
+    params, inputs, carry = jax.tree.map(
+        lambda *x: jnp.stack(x).reshape(2, 3, *x[0].shape), *problems
+    )
+
+    def run(params, inputs, carry):
+        marks = (MASKS["holes"][:6, :3], RESETS[:6, :3], None)
+        return value_and_gradients(cell, jaxrnn.Fused())(params, inputs, carry, *marks)
+
+    def one_model(i, tree):
+        return jax.tree.map(lambda x: x[i], tree)
+
+    problem = params, inputs, carry
+    both = jax.vmap(jax.vmap(run))(*problem)
+    one = jax.vmap(jax.vmap(run, in_axes=(0, None, 0)), in_axes=(0, None, None))
+    shared_carry = one_model(0, carry)
+    shared = one(params, inputs[0, 0], shared_carry)
+    for i in np.ndindex(2, 3):
+        assert_close(one_model(i, both), run(*one_model(i, problem)), 1e-6)
+        given = one_model(i, params), inputs[0, 0], one_model(i[1], shared_carry)
+        assert_close(one_model(i, shared), run(*given), 1e-6)
+
+
+def _problem(
+    cell, features, *, mask=True, resets=True, dtype=jnp.float32, threads=None
+):
+    params, inputs, carry = jax.eval_shape(
+        lambda: drawn(cell, np.random.default_rng(0), 1, (), 3, features, dtype)
+    )
+    projected = jax.eval_shape(cell.project, params, inputs)
+    trees = Tree.of(params), Tree.of(carry), Tree.of(projected, 1)
+    return Problem(cell, *trees, mask, resets, threads)
+
+
+@needs_kernels
+def test_one_kernel_serves_all_sizes_of_time_and_batch(monkeypatch):
+    sources = []
+    real = launch.launch
+
+    def noting(kernel, operands, **sizes):
+        sources.append(kernel.source)
+        return real(kernel, operands, **sizes)
+
+    monkeypatch.setattr(launch, "launch", noting)
+    params = jaxrnn.init_params(jaxrnn.gru, jax.random.key(0), 2, 3)
+    for shape in ((7, 5, 2), (9, 2), (3, 4, 4, 2)):
+        jaxrnn.rnn(jaxrnn.gru, params, jnp.ones(shape), solver=jaxrnn.Fused())
+    assert len(sources) >= 3
+    assert len(set(sources)) == 1
+
+
+def test_every_cell_has_kernels_or_a_reason():
+    refused = {}
+    for name, (cell, _) in CELLS.items():
+        params, inputs, carry = random_problem(cell, np.float32)
+        steps = jaxrnn.solvers.Steps(inputs, MASKS["holes"], RESETS)
+        reason = jaxrnn.solvers.fused.refusal(
+            jaxrnn.Fused(), cell, params, carry, steps
+        )
+        if reason is not None:
+            refused[name] = reason
+    if HAS_KERNELS:
+        want = "an array of shape (2,) at every step is not made of whole 4 features"
+        assert refused == {"lstm_projection": want}
+
+
+def sorting(params, hidden, projected):
+    return jnp.sort(hidden) + projected[: len(hidden)]
+
+
+def with_an_array(params, hidden, projected):
+    return hidden * jnp.arange(len(hidden), dtype=hidden.dtype) + projected[::2]
+
+
+def squaring_a_matrix(params, hidden, projected):
+    recurrent = params["recurrent_kernel"] ** 2
+    return (hidden @ recurrent + projected)[: len(hidden)]
+
+
+def looping(params, hidden, projected):
+    return (
+        jax.lax.fori_loop(0, 3, lambda _, h: h / 2, hidden) + projected[: len(hidden)]
+    )
+
+
+REFUSED = {
+    "its step uses `sort`, for which there is no CUDA": sorting,
+    "its step uses `integer_pow` of a matrix": squaring_a_matrix,
+    "its step uses `iota`": with_an_array,
+    "its step uses `scan`": looping,
+}
+
+
+@needs_kernels
+@pytest.mark.parametrize("reason", REFUSED)
+def test_what_cannot_become_a_kernel_is_named(reason):
+    """With the way out that the message names, and that way goes."""
+    cell = own_cell("refused", REFUSED[reason])
+    params, inputs, carry = drawn(cell, np.random.default_rng(0), 5, (2,), 3, 4)
+    run = jax.tree_util.Partial(jaxrnn.rnn, cell, params, inputs, initial_carry=carry)
+    with pytest.raises(ValueError, match=r"Fused cannot run refused: ") as raised:
+        run(solver=jaxrnn.Fused())
+    assert reason in str(raised.value)
+    assert "Fused(otherwise=HoistedScan(chunk=None))" in str(raised.value)
+    scan = jaxrnn.HoistedScan(chunk=None)
+    assert_close(run(solver=jaxrnn.Fused(otherwise=scan)), run(solver=scan), 0)
+
+
+@needs_kernels
+@pytest.mark.parametrize(
+    ("features", "dtype", "reason"),
+    [
+        (1025, jnp.float32, "1025 features are more than the 1024 threads of a block"),
+        (512, jnp.float32, "are more than one block of a GPU can hold"),
+        (4, jnp.float16, "it computes in float16"),
+    ],
+)
+def test_what_no_block_can_hold_is_told(features, dtype, reason):
+    cell = jaxrnn.gru
+    params, inputs, _ = drawn(
+        cell, np.random.default_rng(0), 2, (1,), 2, features, dtype
+    )
+    with pytest.raises(ValueError, match=reason):
+        jaxrnn.rnn(cell, params, inputs, solver=jaxrnn.Fused())
+
+
+@pytest.mark.skipif(jax.default_backend() == "gpu", reason="there is a GPU")
+def test_without_a_gpu_it_raises(monkeypatch):
+    monkeypatch.setattr(launch, "unavailable", emulated_gpu.ON_A_GPU["unavailable"])
+    params, inputs, _ = random_problem(jaxrnn.gru, np.float32)
+    with pytest.raises(ValueError, match=r"JAX runs on 'cpu', which is no NVIDIA GPU"):
+        jaxrnn.rnn(jaxrnn.gru, params, inputs, solver=jaxrnn.Fused())
+    scan = jaxrnn.HoistedScan(chunk=None)
+    solver = jaxrnn.Fused(otherwise=scan)
+    found = jaxrnn.rnn(jaxrnn.gru, params, inputs, solver=solver)
+    assert_close(found, jaxrnn.rnn(jaxrnn.gru, params, inputs, solver=scan), 0)
+
+
+def test_without_nvrtc_it_says_how_to_get_it(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(launch, "architecture", lambda: "90")
+    monkeypatch.setattr(launch, "nvrtc", lambda: None)
+    said = emulated_gpu.ON_A_GPU["unavailable"]()
+    assert (
+        said == "NVRTC (libnvrtc.so.13) is missing; pip install 'jax[cuda13]' brings it"
+    )
+
+
+@pytest.mark.parametrize("threads", [0, 3, 64, -1])
+def test_threads_per_feature_is_a_power_of_two(threads):
+    with pytest.raises(ValueError, match=rf"a power of two up to 32, got {threads}"):
+        jaxrnn.Fused(threads_per_feature=threads)
+
+
+@needs_emulation
+def test_a_program_for_the_cpu_of_a_machine_with_a_gpu(monkeypatch):
+    """Where it is compiled for decides, not where it was traced."""
+    monkeypatch.setattr(launch, "PLATFORM", "cuda")
+    monkeypatch.setattr(
+        launch,
+        "launch",
+        lambda kernel, operands, *, time, rows: [
+            jnp.full(x.shape, jnp.nan, x.dtype)
+            for x in launch.results_of(kernel, operands[0].shape[0], time, rows)
+        ],
+    )
+    problem = drawn(jaxrnn.gru, np.random.default_rng(0), 5, (2,), 3, 4)
+    marks = (None, None, None)
+    found = value_and_gradients(jaxrnn.gru, jaxrnn.Fused())(*problem, *marks)
+    want = value_and_gradients(jaxrnn.gru, jaxrnn.HoistedScan(chunk=None))
+    assert_close(found, want(*problem, *marks), 1e-6)
+
+
+def test_the_default_of_a_gpu_can_be_switched_off(monkeypatch):
+    values = 100 * 32 * 32
+    chosen = jaxrnn.default_solver(jaxrnn.lstm, values, platform="gpu")
+    one_chunk = jaxrnn.HoistedScan(project_first=True, chunk=None)
+    assert chosen == jaxrnn.Fused(otherwise=one_chunk)
+    divided = jaxrnn.default_solver(jaxrnn.lstm, values, platform="gpu", divided=True)
+    assert divided == one_chunk
+    monkeypatch.setenv("JAXRNN_FUSED", "0")
+    assert jaxrnn.default_solver(jaxrnn.lstm, values, platform="gpu") == one_chunk
+
+
+def test_a_plan_fits_whatever_is_asked():
+    """Registers and shared memory of a block, or a reason; every thread has work."""
+    for features in range(1, 1100, 7):
+        for weights in (0, 1, 4, 8):
+            found = plan(
+                features,
+                weights=weights,
+                buffers=weights,
+                reductions=2,
+                streams=8,
+                itemsize=4,
+            )
+            if isinstance(found, Plan):
+                assert found.threads >= features * found.splits
+                assert found.threads <= 1024
+                assert found.threads % 32 == 0
+                assert found.span * found.splits >= features
+                assert found.kept % 4 == found.span % 4 == 0
+                assert found.shared_bytes <= SHARED_BYTES
+                assert (
+                    found.threads * (weights * found.kept + 48) <= 65_536 or not weights
+                )
+            else:
+                assert "block" in found
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc: spills are not seen")
+@pytest.mark.parametrize("features", [32, 64])
+@pytest.mark.parametrize("name", ["simple_rnn", "gru", "lstm"])
+def test_no_register_is_spilled(name, features, tmp_path):
+    problem = _problem(CELLS[name][0], features)
+    for kernel in (
+        forward_kernel(problem, save=True),
+        backward_kernel(problem, (True,) * len(problem.carry.leaves)),
+    ):
+        source = tmp_path / f"{kernel.name}.cu"
+        source.write_text(kernel.source)
+        options = ["-std=c++17", "-O3", "-arch=sm_90", "-Xptxas", "-v", "-cubin"]
+        command = ["nvcc", *options, "-o", str(tmp_path / "kernel"), str(source)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert "0 bytes spill stores, 0 bytes spill loads" in done.stderr
