@@ -6,6 +6,7 @@ All is as on a GPU but for the compiler and the launch; see emulated_gpu.h.
 import ctypes
 import functools
 import hashlib
+import math
 import pathlib
 import subprocess
 import tempfile
@@ -34,19 +35,32 @@ def install():
 def launch_on_cpu(kernel, operands, *, time, rows):
     models = operands[0].shape[0]
     results = launch.results_of(kernel, models, time, rows)
-    run = functools.partial(on_host, kernel, models, time, rows, results)
-    return jax.pure_callback(run, results, *operands)
+    sizes = [math.prod(x.shape) * x.dtype.itemsize for x in results]
+    written = jax.pure_callback(
+        functools.partial(on_host, kernel, models, time, rows, sizes),
+        [jax.ShapeDtypeStruct((size,), np.uint8) for size in sizes],
+        *map(as_bytes, operands),
+    )
+    return [
+        jax.lax.bitcast_convert_type(
+            x.reshape(*like.shape, like.dtype.itemsize), like.dtype
+        )
+        for x, like in zip(written, results, strict=True)
+    ]
 
 
-def on_host(kernel, models, time, rows, results, *operands):
+def as_bytes(x):
+    """A callback may run in a thread where JAX takes float64 for float32."""
+    if x.dtype == np.bool_:
+        return x.astype(np.uint8)
+    return jax.lax.bitcast_convert_type(x, np.uint8)
+
+
+def on_host(kernel, models, time, rows, sizes, *operands):
     """One launch; what the kernel does not write stays NaN."""
     arrays = [np.array([time, rows], np.int32)]
     arrays += [np.ascontiguousarray(x) for x in operands]
-    written = []
-    for result in results:
-        array = np.empty(result.shape, result.dtype)
-        array.view(np.uint8).fill(0xFF)
-        written.append(array)
+    written = [np.full(size, 0xFF, np.uint8) for size in sizes]
     pointers = [x.ctypes.data for x in (*arrays, *written)]
     library = compiled(kernel.name, kernel.source, len(pointers))
     library.run_blocks(

@@ -22,6 +22,7 @@ from jaxrnn.cells.params import fused_specs, ones, zero_hidden
 from jaxrnn.fused import launch
 from jaxrnn.fused.emit import Problem, Tree, backward_kernel, forward_kernel
 from jaxrnn.fused.plan import SHARED_BYTES, Plan, plan
+from jaxrnn.solvers.adjoints import adjoint_of
 
 needs_kernels = pytest.mark.skipif(
     not HAS_KERNELS, reason="neither a GPU nor a C++ compiler: kernels are not tested"
@@ -238,7 +239,7 @@ def _problem(
     )
     projected = jax.eval_shape(cell.project, params, inputs)
     trees = Tree.of(params), Tree.of(carry), Tree.of(projected, 1)
-    return Problem(cell, *trees, mask, resets, threads)
+    return Problem(cell, adjoint_of(cell), *trees, mask, resets, threads)
 
 
 @needs_kernels

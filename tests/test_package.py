@@ -17,6 +17,7 @@ ROOT = pathlib.Path(jaxrnn.__file__).parent
 # picture in CONTRIBUTING.md is this one.
 FLOORS = [
     {"cells", "native"},
+    {"fused"},
     {"solvers"},
     {"recurrence"},
     {"layers"},  # but for the files of the next floor
@@ -38,6 +39,7 @@ SIDE = {
 }
 MAY_USE_FROM_THE_SIDE = {
     "native": {"files"},
+    "fused": {"files"},
     "train": {"data", "files", "metrics"},
     "data": {"files"},
     "interchange": {"files"},

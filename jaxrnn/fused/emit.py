@@ -17,10 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Literal
 
-from jaxrnn.cells.base import Cell
+from jaxrnn.cells.base import Adjoint, Cell
 from jaxrnn.fused.blocks import Blocks, Body, Uniform, Unsupported, Value, Weight
 from jaxrnn.fused.plan import Plan, plan
-from jaxrnn.solvers.adjoints import adjoint_of
 
 PRELUDE = importlib.resources.files("jaxrnn.fused").joinpath("prelude.cu").read_text()
 ELEMENTS = {"float32": "float", "bfloat16": "bfloat16", "float64": "double"}
@@ -54,6 +53,7 @@ class Problem(NamedTuple):
 
     Attributes:
       cell: the cell to run.
+      adjoint: its own, or one that was derived.
       params: a dict, where an array that `cell.noise` drew has no axes of the batch.
       carry: of one row.
       projected: what `cell.project` returns for one step of one row.
@@ -63,6 +63,7 @@ class Problem(NamedTuple):
     """
 
     cell: Cell
+    adjoint: Adjoint
     params: Tree
     carry: Tree
     projected: Tree
@@ -101,9 +102,9 @@ def traced_forward(problem: Problem) -> tuple[Any, Tree, tuple[int | None, ...]]
     An alias says which leaf of the projected inputs a leaf of the residuals is; None
     where it is one of its own.
     """
-    closed, (_, residuals) = jax.make_jaxpr(
-        adjoint_of(problem.cell).forward, return_shape=True
-    )(problem.params.tree(), problem.carry.tree(), problem.projected.tree())
+    closed, (_, residuals) = jax.make_jaxpr(problem.adjoint.forward, return_shape=True)(
+        problem.params.tree(), problem.carry.tree(), problem.projected.tree()
+    )
     projected = closed.jaxpr.invars[-len(problem.projected.leaves) :]
     kept = closed.jaxpr.outvars[len(problem.carry.leaves) :]
     places = {var: i for i, var in enumerate(projected)}
@@ -117,7 +118,7 @@ def traced_backward(problem: Problem) -> tuple[Any, Tree]:
     params, carry = problem.params.tree(), problem.carry.tree()
     residuals = traced_forward(problem)[1].tree()
     closed, (_, delta) = jax.make_jaxpr(
-        adjoint_of(problem.cell).backward_data, return_shape=True
+        problem.adjoint.backward_data, return_shape=True
     )(params, carry, carry, residuals, carry)
     return closed, Tree.of(delta)
 

@@ -1,5 +1,6 @@
 """Which adjoint has a cell? Its own, written by hand, or one that JAX derives."""
 
+import functools
 from typing import Any
 
 import jax
@@ -9,8 +10,12 @@ from jax import Array
 from jaxrnn.cells.base import Adjoint, Carry, Cell, ElementwiseAdjoint, Params
 
 
+@functools.lru_cache(maxsize=256)
 def adjoint_of(cell: Cell) -> Adjoint:
-    """The adjoint of any cell, in the form that a loop over the cotangent takes."""
+    """The adjoint of any cell, in the form that a loop over the cotangent takes.
+
+    The same object whenever it is asked for.
+    """
     if cell.adjoint is None:
         return derived_adjoint(cell)
     if isinstance(cell.adjoint, ElementwiseAdjoint):

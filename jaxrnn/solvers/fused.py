@@ -21,6 +21,7 @@ from jaxrnn.fused.emit import (
     traced_backward,
     traced_forward,
 )
+from jaxrnn.solvers.adjoints import adjoint_of
 from jaxrnn.solvers.base import (
     Solver,
     Steps,
@@ -277,6 +278,7 @@ def _problem(
     projected = jax.eval_shape(cell.project, params, steps.inputs)
     return Problem(
         cell,
+        adjoint_of(cell),
         Tree.of(of_row),
         Tree.of(carry, of_batch),
         Tree.of(projected, 1 + of_batch),
