@@ -39,8 +39,8 @@ def gradient(cell, solver):
     return jax.grad(loss), params, inputs
 
 
-def train_reviews(time=500, batch=32, *, otherwise=False):
-    """An epoch of the model of reviews: Embed -> SimpleRNN -> Dense, by RMSprop.
+def train_reviews(time=100, batch=128, *, otherwise=False):
+    """An epoch of tutorial 002: Embed -> SimpleRNN -> Dense, by RMSprop.
 
     By the default of a GPU, or what that runs where it cannot have kernels of its own.
     """

@@ -67,7 +67,7 @@ def test_fused_launches_two_kernels_for_all_steps(cell):
 
 @compiles_for_gpu
 def test_launches_of_an_epoch():
-    """Of reviews, by the default of a GPU: one loop, over updates; two kernels of ours.
+    """Of tutorial 002, by the default of a GPU: a loop over updates, two kernels of ours.
 
     What an update launches besides: batch, embedding, matmuls, loss, RMSprop.
     """
@@ -78,7 +78,7 @@ def test_launches_of_an_epoch():
     around, *steps = loops.loops
     assert around.total < 40, around
     assert_at_most(steps, PER_STEP["simple_rnn"]["one chunk"])
-    assert 500 * sum(step.total for step in steps) > 100 * update.total
+    assert 100 * sum(step.total for step in steps) > 20 * update.total
 
 
 @compiles_for_gpu

@@ -5,6 +5,8 @@ import re
 
 import pytest
 
+import jaxrnn
+
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(
@@ -12,11 +14,16 @@ EXAMPLES = re.findall(
 )
 
 
-@pytest.mark.parametrize("code", EXAMPLES, ids=["layer", "cell"])
+@pytest.mark.parametrize("code", EXAMPLES, ids=["layer", "cell", "own cell"])
 def test_example_runs(code):
     names = {}
     exec(compile(code, "README.md", "exec"), names)
-    if "history" in names:
+    if "leaky" in names:
+        assert names["outputs"].shape == (16, 100, 32)
+        layer = names["layer"].clone(solver=jaxrnn.Scan())
+        want = layer.apply(names["params"], names["jnp"].ones((16, 100, 8)))
+        assert abs(names["outputs"] - want).max() < 1e-5
+    elif "history" in names:
         assert names["history"]["val_loss"].shape == (50,)
         assert names["history"]["val_loss"][-1] < 0.13  # persistence has 0.17
     else:
