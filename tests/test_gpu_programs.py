@@ -67,7 +67,7 @@ def test_fused_launches_two_kernels_for_all_steps(cell):
 
 @compiles_for_gpu
 def test_launches_of_an_epoch():
-    """Of tutorial 002, by the default of a GPU: a loop over updates, two kernels of ours.
+    """Of tutorial 002, by a GPU's default: a loop over updates, two kernels of ours.
 
     What an update launches besides: batch, embedding, matmuls, loss, RMSprop.
     """
