@@ -85,6 +85,9 @@ from jaxrnn.train import predict as predict
 from jaxrnn.train import one_by_one as one_by_one
 from jaxrnn.train import EarlyStopping as EarlyStopping
 from jaxrnn.train import ReduceOnPlateau as ReduceOnPlateau
+from jaxrnn.train import Checkpoints as Checkpoints
+from jaxrnn.train import Interrupted as Interrupted
+from jaxrnn.train import NonFinite as NonFinite
 from jaxrnn.train import fit as fit
 from jaxrnn.train import logs as logs
 

@@ -71,7 +71,7 @@ jaxrnn.fit(state, dataset, loss_fn=loss_fn, optimizer=optimizer, key=keys, epoch
 print(json.dumps(compiled))
 """
     compiled = in_fresh_python(code, JAX_DISABLE_MOST_OPTIMIZATIONS="true")
-    assert compiled == ["create_train_state", "train_epoch", "evaluate"]
+    assert compiled == ["create_train_state", "one_epoch", "evaluate"]
 
 
 @pytest.mark.parametrize("over", [jax.vmap, jaxrnn.one_by_one])

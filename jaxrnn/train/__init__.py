@@ -19,5 +19,8 @@ from jaxrnn.train.evaluate import evaluate as evaluate
 from jaxrnn.train.evaluate import predict as predict
 from jaxrnn.train.plateaus import EarlyStopping as EarlyStopping
 from jaxrnn.train.plateaus import ReduceOnPlateau as ReduceOnPlateau
+from jaxrnn.train.checkpoints import Checkpoints as Checkpoints
+from jaxrnn.train.stops import Interrupted as Interrupted
+from jaxrnn.train.stops import NonFinite as NonFinite
 from jaxrnn.train.fit import fit as fit
 from jaxrnn.train import logs as logs

@@ -65,10 +65,35 @@ def train_epoch(
       >>> state.step.item(), means["loss"].weight.item()
       (3, 5.0)
     """
+    state, means, _ = one_epoch(
+        state,
+        dataset,
+        order,
+        loss_fn=loss_fn,
+        optimizer=optimizer,
+        batch_size=batch_size,
+        noise_key=noise_key,
+        over=over,
+    )
+    return state, means
+
+
+def one_epoch(
+    state: TrainState,
+    dataset: Dataset,
+    order: Int[Array, "*models examples"],
+    *,
+    loss_fn: LossFn,
+    optimizer: optax.GradientTransformation,
+    batch_size: int,
+    noise_key: Key[Array, "*models"] | None,
+    over: Over | None,
+) -> tuple[TrainState, dict[str, Mean], dict[str, Mean]]:
+    """`train_epoch`, to be compiled; returns the means of every update as well."""
 
     def epoch(
         state: TrainState, order: Array, noise_key: Array | None
-    ) -> tuple[TrainState, dict[str, Mean]]:
+    ) -> tuple[TrainState, dict[str, Mean], dict[str, Mean]]:
         def train_on(
             state: TrainState, batch: tuple[Array, Array]
         ) -> tuple[TrainState, dict[str, Mean]]:
@@ -82,7 +107,13 @@ def train_epoch(
                 noise_key=noise_key,
             )
 
-        state, means = jax.lax.scan(train_on, state, cut_order(order, batch_size))
-        return state, metrics.over_batches(means)
+        state, by_update = jax.lax.scan(train_on, state, cut_order(order, batch_size))
+        return state, metrics.over_batches(by_update), by_update
 
     return (over(epoch) if over else epoch)(state, order, noise_key)
+
+
+# For who wants to keep the state before it: that one is not used up.
+keeping_epoch = jax.jit(
+    one_epoch, static_argnames=("loss_fn", "optimizer", "batch_size", "over")
+)

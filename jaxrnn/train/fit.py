@@ -1,45 +1,29 @@
 """How does a model train for many epochs? The loop most experiments would write."""
 
-from collections.abc import Callable, Iterable
+import contextlib
+import zlib
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, Key, UInt32
+from jaxtyping import Array, Float, Int, Key
 
 from jaxrnn import metrics
 from jaxrnn.data.batches import Batch, Dataset, check_dataset
-from jaxrnn.train.epoch import train_epoch
+from jaxrnn.train.checkpoints import Checkpoints, shapes_of, to_json
 from jaxrnn.train.evaluate import evaluate
-from jaxrnn.train.host import train_batches
 from jaxrnn.train.logs import OnEpoch
 from jaxrnn.train.over import Over
-from jaxrnn.train.plateaus import Best, EarlyStopping
+from jaxrnn.train.parts import Batches, Rows
+from jaxrnn.train.plateaus import EarlyStopping, check_monitor
 from jaxrnn.train.rates import LearningRate, rates, with_rates
+from jaxrnn.train.run import Run, check_finite
 from jaxrnn.train.state import TrainState
+from jaxrnn.train.stops import Interrupted, Signals, signals
 from jaxrnn.train.update import LossFn
-
-
-def _shuffled(
-    words: UInt32[np.ndarray, "*models words"],
-    rows: Int[np.ndarray, "*models rows"],
-    epoch: int,
-) -> Int[np.ndarray, "*models rows"]:
-    """The rows in the order to visit in this epoch; one order per key.
-
-    Drawn on the host, where a permutation compiles nothing.
-
-    Args:
-      words: `jax.random.key_data` of the key, or of one key per model.
-      rows: of the dataset; those of each model in a row of their own.
-      epoch: another one, another order.
-    """
-    if words.ndim > 1:
-        models = zip(words, rows, strict=True)
-        return np.stack([_shuffled(*one, epoch) for one in models])
-    return np.random.default_rng([*words, epoch]).permutation(rows)
 
 
 def fit(
@@ -59,6 +43,9 @@ def fit(
     early_stopping: EarlyStopping | None = None,
     over: Over | None = None,
     on_epoch: OnEpoch | tuple[OnEpoch, ...] = (),
+    history: Mapping[str, Any] | None = None,
+    checkpoints: Checkpoints | None = None,
+    allow_non_finite: bool = False,
 ) -> tuple[TrainState, dict[str, Float[np.ndarray, "epochs *models"]]]:
     """Trains for some epochs: the loop that most experiments would write.
 
@@ -75,7 +62,7 @@ def fit(
       optimizer: an Optax transformation, the one the state was made with.
       key: decides the order of the examples, which NumPy draws from its bits and the
         epoch; with `over` one key per model.
-      epochs: passes over the dataset.
+      epochs: passes over the dataset, those in `history` among them.
       batch_size: rows per update.
       rows: of the dataset, those to train on; None for all. With `over` each model has
         its own: what a cross-validation leaves it (below), a bootstrap sample, or its
@@ -95,8 +82,21 @@ def fit(
       early_stopping: when to stop before `epochs`, and to return the best state.
       over: trains several models: `jax.vmap` or `one_by_one`; then `state` has a
         leading axis of models, which may differ in their learning rates (below).
-      on_epoch: `(epoch, record) -> None` after every epoch, such as
+      on_epoch: `(epoch, record, state) -> None` after every epoch, such as
         `jaxrnn.logs.print_epoch`, or several as a tuple (see `jaxrnn.logs`).
+      history: of epochs that were trained before, by an earlier call that returned it
+        and `state`; the first epoch is the one after them. So 3 epochs, and 6 with the
+        history of the 3, are 6 epochs at once, but for early stopping, which begins
+        anew.
+      checkpoints: where to keep the run. Where it holds one already, training goes on
+        from there, in place of `state`, and ends with the bits of a run that was never
+        stopped (as long as `updates` of `Checkpoints` stays the same). A SIGTERM or
+        SIGINT then ends the updates in flight, writes a checkpoint and raises
+        `Interrupted`. A function that makes batches must make the same ones for an
+        epoch; within an epoch, those that were trained on are read and left out.
+      allow_non_finite: goes on where a loss or metric of training becomes NaN or
+        infinite, in place of raising. (Of several models it is the last finite one that
+        stops them.)
 
     Returns:
       The last state (or the best), and the history `{name: values by epoch}` with
@@ -104,11 +104,13 @@ def fit(
       the epoch, where the argument is given (learning_rate/slow of a group "slow").
 
     Raises:
+      NonFinite: training broke; with the epoch, the updates, and the last good state.
+      Interrupted: by a signal, with `checkpoints`; with the state and the history.
       TypeError: a key that is not from `jax.random.key`, rows that are not integers.
       ValueError: an empty dataset, arrays of different lengths, epochs or batch_size
         below 1, keys or rows that do not fit the models, rows outside of the dataset or
         of a function, a monitor that is not in the history, `learning_rate` for an
-        optimizer that is not adjustable.
+        optimizer that is not adjustable, checkpoints of another run.
 
     Example:
       >>> def loss_fn(params, batch):
@@ -183,57 +185,75 @@ def fit(
         _check_rows(rows, dataset, state)
 
     options = {"loss_fn": loss_fn, "optimizer": optimizer, "noise_key": noise_key}
+    updates = checkpoints.updates if checkpoints else None
+    facts: dict[str, Any] = {
+        "key": to_json(jax.random.key_data(key)),
+        "noise_key": noise_key is not None and to_json(jax.random.key_data(noise_key)),
+        "rows": None if rows is None else zlib.crc32(np.asarray(rows).tobytes()),
+        "state": shapes_of(state),
+    }
     if isinstance(dataset, Dataset):
-        in_memory = jax.device_put(dataset)
-        examples = dataset.inputs.shape[0]
-        if rows is None:
-            rows = np.broadcast_to(np.arange(examples), (*key.shape, examples))
-        in_order = np.asarray(rows, np.int32)
-        words = np.asarray(jax.random.key_data(key))
-
-        def one_pass(state: TrainState, epoch: int) -> tuple[TrainState, Any]:
-            order = _shuffled(words, in_order, epoch) if shuffle else in_order
-            return train_epoch(
-                state,
-                in_memory,
-                jax.device_put(order),
-                batch_size=batch_size,
-                over=over,
-                **options,
-            )
+        facts |= {"batch_size": batch_size, "shuffle": shuffle}
+        facts["dataset"] = shapes_of(dataset)
+        parts = Rows(dataset, key, rows, batch_size, updates, shuffle, over, options)
     else:
-
-        def one_pass(state: TrainState, epoch: int) -> tuple[TrainState, Any]:
-            return train_batches(state, dataset(epoch), **options)
+        parts = Batches(dataset, updates, options)
+    names = parts.names(state)
+    if names is not None:
+        names |= {f"val_{name}" for name in names} if validation is not None else set()
+        names |= set(rates(state)) if learning_rate is not None else set()
+        check_monitor(early_stopping, names)
+        check_monitor(learning_rate, names)
 
     validation = jax.device_put(validation)
-    best = Best.start(state)
-    # A copy: `one_pass` uses up what it is given.
-    state = jax.device_put(state, may_alias=False)
-    history: dict[str, list[Any]] = {}
-    for epoch in range(epochs):
-        if learning_rate is not None:
-            now = rates(state).items()
-            new = {name: learning_rate(epoch, rate, history) for name, rate in now}
-            state = with_rates(state, new)
-        state, means = one_pass(state, epoch)
-        if validation is not None:
-            validated = evaluate(state.params, validation, loss_fn=loss_fn, over=over)
-            means |= {f"val_{name}": mean for name, mean in validated.items()}
-        record = metrics.values(means)
-        if learning_rate is not None:
-            record |= rates(state)
-        for name, value in record.items():
-            history.setdefault(name, []).append(value)
-        for report in on_epoch if isinstance(on_epoch, tuple) else (on_epoch,):
-            report(epoch, record)
-        if early_stopping is not None:
-            best = best.after(state, history, early_stopping)
-            if (best.epochs_since >= early_stopping.patience).all():
-                break
+    reports = on_epoch if isinstance(on_epoch, tuple) else (on_epoch,)
+    run = Run.start(state, history, early_stopping)
+    with contextlib.ExitStack() as stack:
+        kept, signal = None, Signals()
+        if checkpoints is not None:
+            kept = stack.enter_context(checkpoints.opened())
+            signal = stack.enter_context(signals())
+            run = run.newest(kept, facts) or run
 
-    state = state if early_stopping is None else best.state
-    return state, {name: np.asarray(values) for name, values in history.items()}
+        def keep(*, due: bool) -> None:
+            """A checkpoint, where it is time; and the end, where a signal came."""
+            if kept is not None and ((due and kept.due) or signal.came):
+                run.save(kept, facts)
+            if signal.came:
+                raise Interrupted(
+                    f"{signal.came} interrupted training in epoch {run.epoch}, after "
+                    f"{run.done} of its updates; the same call goes on from there.",
+                    run.state,
+                    run.arrays(),
+                )
+
+        while run.epoch < epochs and not run.is_over(early_stopping):
+            if learning_rate is not None and run.done == 0:
+                given = rates(run.state).items()
+                now = {n: learning_rate(run.epoch, r, run.history) for n, r in given}
+                run = run._replace(state=with_rates(run.state, now))
+            for part in parts(run.epoch, run.done):
+                state, means, by_update, count = part(run.state)
+                if not allow_non_finite:
+                    check_finite(run, means, by_update)
+                run = run.after_part(state, means, count)
+                keep(due=updates is not None)
+            means = dict(run.so_far)
+            if validation is not None:
+                validated = evaluate(
+                    run.state.params, validation, loss_fn=loss_fn, over=over
+                )
+                means |= {f"val_{name}": mean for name, mean in validated.items()}
+            record = metrics.values(means)
+            if learning_rate is not None:
+                record |= rates(run.state)
+            run = run.after_epoch(record, early_stopping)
+            for report in reports:
+                report(run.epoch - 1, record, run.state)
+            keep(due=checkpoints is not None and run.epoch % checkpoints.epochs == 0)
+
+    state = run.state if run.best is None else run.best.or_last(run.state)
+    return state, run.arrays()
 
 
 def _check_sizes(**sizes: int) -> None:

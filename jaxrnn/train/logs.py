@@ -20,10 +20,11 @@ import numpy as np
 
 from jaxrnn.files import Path, Record, json_line, optional
 
-OnEpoch = Callable[[int, Record], None]
+# (epoch, record, state): the state of training after the epoch, which no log here needs
+OnEpoch = Callable[[int, Record, Any], None]
 
 
-def print_epoch(epoch: int, record: Record) -> None:
+def print_epoch(epoch: int, record: Record, state: Any = None) -> None:
     """Prints one line per epoch; made for `on_epoch` of `fit`.
 
     Example:
@@ -46,7 +47,7 @@ class Progress:
     bar: Any
     ended: list[float]
 
-    def __call__(self, epoch: int, record: Record) -> None:
+    def __call__(self, epoch: int, record: Record, state: Any = None) -> None:
         """Moves the bar, with the latest numbers; of several models their mean."""
         self.ended.append(time.perf_counter())
         numbers = {name: f"{np.mean(value):.4f}" for name, value in record.items()}
@@ -109,7 +110,7 @@ def csv_lines(path: Path, *, append: bool = False) -> OnEpoch:
     """
     path = _begin(path, append)
 
-    def on_epoch(epoch: int, record: Record) -> None:
+    def on_epoch(epoch: int, record: Record, state: Any = None) -> None:
         row = {"epoch": epoch, **_numbers(record)}
         with path.open("a+", newline="", encoding="utf-8") as file:
             file.seek(0)
@@ -150,7 +151,7 @@ def json_lines(path: Path, *, append: bool = False) -> OnEpoch:
     """
     path = _begin(path, append)
 
-    def on_epoch(epoch: int, record: Record) -> None:
+    def on_epoch(epoch: int, record: Record, state: Any = None) -> None:
         with path.open("a", encoding="utf-8") as file:
             file.write(json_line({"epoch": epoch, **record}))
 
@@ -190,7 +191,7 @@ def tensorboard(folder: Path) -> Iterator[OnEpoch]:
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.closing(writers.EventsWriter(str(folder / "events"))) as writer:
 
-        def on_epoch(epoch: int, record: Record) -> None:
+        def on_epoch(epoch: int, record: Record, state: Any = None) -> None:
             event = proto.Event(step=epoch, wall_time=time.time())
             for name, value in _numbers(record).items():
                 event.summary.value.add(tag=name, simple_value=value)

@@ -1,7 +1,7 @@
 """What happens when training no longer gets better? It stops, or it slows down."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -22,9 +22,9 @@ class EarlyStopping:
     `restore_best_weights=True`). With several models each stops for itself: its best
     state is kept, and the epochs that the others still need do not change it.
 
-    A NaN is never an improvement; without any number the state given to `fit` comes
-    back. (Keras takes the first value for the best, and no number is below a NaN: after
-    a NaN in the first epoch it stops, whatever comes.)
+    A NaN is never an improvement; without any number the last state is returned. (Keras
+    takes the first value for the best, and no number is below a NaN: after a NaN in the
+    first epoch it stops, whatever comes.)
 
     Attributes:
       monitor: a name in the history.
@@ -97,9 +97,10 @@ class ReduceOnPlateau:
 
     def __call__(self, epoch: int, rate: Any, history: History) -> Any:
         """The rate of `epoch`, from the rate and the values of the epochs before it."""
-        if epoch == 0:
+        if not history:
             return rate
-        by_model = _monitored(history, self).reshape(epoch, -1).T.tolist()
+        by_epoch = _monitored(history, self)
+        by_model = by_epoch.reshape(len(by_epoch), -1).T.tolist()
         due = np.reshape([self._is_due(values) for values in by_model], np.shape(rate))
         reduced = np.maximum(rate * self.factor, self.min_rate)
         return np.where(due & (rate > self.min_rate), reduced, rate)[()]
@@ -136,25 +137,44 @@ class Best(NamedTuple):
         unseen = len(history[rule.monitor]) <= rule.start_from_epoch
         running = self.epochs_since < rule.patience
         improved = unseen | (running & (value + rule.min_delta < self.value))
-
-        def better(new: Array, old: Array) -> Array:
-            axes = tuple(range(improved.ndim, new.ndim))
-            return jnp.where(jnp.expand_dims(improved, axes), new, old)
-
         return Best(
-            jax.tree.map(better, state, self.state),
+            _chosen(improved, state, self.state),
             np.where(improved & (not unseen), value, self.value),
             np.where(improved, 0, self.epochs_since + 1),
+        )
+
+    def or_last(self, state: TrainState) -> TrainState:
+        """The best state, or the last one of a model that never had a number."""
+        return _chosen(np.isinf(self.value), state, self.state)
+
+
+def _chosen(which: Any, new: TrainState, old: TrainState) -> TrainState:
+    """`new` for the models that `which` says, `old` for all others."""
+
+    def choose(new: Array, old: Array) -> Array:
+        axes = tuple(range(np.ndim(which), new.ndim))
+        return jnp.where(jnp.expand_dims(which, axes), new, old)
+
+    return jax.tree.map(choose, new, old)
+
+
+def check_monitor(rule: Any, names: Collection[str]) -> None:
+    """Raises a ValueError where a rule looks at a name that the history will not have.
+
+    Args:
+      rule: an `EarlyStopping`, a `ReduceOnPlateau`; others look at what they like.
+      names: those of the history.
+    """
+    if isinstance(rule, EarlyStopping | ReduceOnPlateau) and rule.monitor not in names:
+        raise ValueError(
+            f"monitor must be one of {sorted(names)}, got {rule.monitor!r}; "
+            "the val_ names need validation=..."
         )
 
 
 def _monitored(history: History, rule: EarlyStopping | ReduceOnPlateau) -> np.ndarray:
     """What a rule looks at, one value per epoch, smaller is better."""
-    if rule.monitor not in history:
-        raise ValueError(
-            f"monitor must be one of {sorted(history)}, got {rule.monitor!r}; "
-            "the val_ names need validation=..."
-        )
+    check_monitor(rule, history)
     values = np.asarray(history[rule.monitor])
     return -values if rule.higher_is_better else values
 

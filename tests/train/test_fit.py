@@ -136,7 +136,7 @@ def test_training_compiles_the_epoch_once_short_batch_included():
             epochs=4,
             validation=DATASET,
             key=jax.random.key(0),
-            on_epoch=lambda epoch, record: by_epoch.append(len(compiled)),
+            on_epoch=lambda epoch, record, state: by_epoch.append(len(compiled)),
         )
     finally:
         jax.monitoring.unregister_event_duration_listener(listener)

@@ -144,7 +144,7 @@ def test_early_stopping(settings):
     [
         ([5, 3, 4, 2], 2, 3),
         ([5, np.nan, 4, 6], 1, 2),
-        ([np.nan, np.nan, 4, 6], 0, 1),  # the state given comes back
+        ([np.nan, np.nan, 4, 6], 1, 1),  # the last one, not the one it began with
     ],
 )
 def test_early_stopping_of_one_model_and_without_a_number(losses, best, ran):

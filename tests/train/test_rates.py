@@ -10,6 +10,7 @@ import pytest
 
 import jaxrnn
 from jaxrnn import data
+from jaxrnn.train.epoch import keeping_epoch
 
 EXAMPLES = 20
 INPUTS = np.random.default_rng(0).standard_normal((EXAMPLES, 3)).astype(np.float32)
@@ -91,14 +92,14 @@ def test_a_grid_of_learning_rates_is_one_program(over):
         opt_state = optax.tree.set(state.opt_state, learning_rate=rate)
         return state._replace(opt_state=opt_state)
 
-    before = jaxrnn.train_epoch._cache_size()
+    before = keeping_epoch._cache_size()
     states, history = fit_regression(
         jax.vmap(new_state)(rates),
         REGRESSION,
         key=jnp.broadcast_to(jax.random.key(0), rates.shape),
         over=over,
     )
-    assert jaxrnn.train_epoch._cache_size() == before + 1
+    assert keeping_epoch._cache_size() == before + 1
     np.testing.assert_array_equal(optax.tree.get(states, "learning_rate"), rates)
     assert history["loss"].shape == (4, 3)
     for i, rate in enumerate(rates.tolist()):
@@ -131,7 +132,7 @@ def test_another_rate_compiles_nothing():
             REGRESSION,
             key=jax.random.key(0),
             learning_rate=halve,
-            on_epoch=lambda epoch, record: by_epoch.append(len(compiled)),
+            on_epoch=lambda epoch, record, state: by_epoch.append(len(compiled)),
         )
     finally:
         jax.monitoring.unregister_event_duration_listener(listener)
@@ -142,7 +143,7 @@ def test_several_functions_after_every_epoch():
     calls = []
 
     def note(name):
-        return lambda epoch, record: calls.append((name, epoch, list(record)))
+        return lambda epoch, record, state: calls.append((name, epoch, list(record)))
 
     fit_regression(
         new_regression(),

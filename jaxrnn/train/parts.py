@@ -1,0 +1,135 @@
+"""How does an epoch come in parts? So many updates, and then a look around.
+
+`(epoch, updates done) -> parts`, each `state -> (state, means, means of every update or
+None, number of updates)`. A part does not use up the state that it is given.
+"""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Int, UInt32
+
+from jaxrnn.data.batches import Batch, Dataset
+from jaxrnn.metrics import Mean
+from jaxrnn.train.epoch import keeping_epoch
+from jaxrnn.train.host import train_batches
+from jaxrnn.train.over import Over
+from jaxrnn.train.state import TrainState
+
+Part = Callable[[TrainState], tuple[TrainState, dict[str, Mean], Any, int]]
+
+
+class Rows:
+    """The parts of an epoch over a dataset in memory: programs on the device."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        key: Array,
+        rows: Any,
+        batch_size: int,
+        updates: int | None,
+        shuffle: bool,
+        over: Over | None,
+        options: Any,
+    ) -> None:
+        self.dataset = jax.device_put(dataset)
+        examples = dataset.inputs.shape[0]
+        if rows is None:
+            rows = np.broadcast_to(np.arange(examples), (*key.shape, examples))
+        self.rows = np.asarray(rows, np.int32)
+        self.words = np.asarray(jax.random.key_data(key))
+        self.batch_size, self.shuffle = batch_size, shuffle
+        self.updates = updates or -(-self.rows.shape[-1] // batch_size)
+        self.options = {**options, "batch_size": batch_size, "over": over}
+
+    def names(self, state: TrainState) -> set[str]:
+        """Of the means, before anything has run: the program is traced, once."""
+        first = self.rows[..., : self.updates * self.batch_size]
+        shapes = keeping_epoch.eval_shape(state, self.dataset, first, **self.options)
+        return set(shapes[1])
+
+    def __call__(self, epoch: int, done: int) -> Iterator[Part]:
+        order = shuffled(self.words, self.rows, epoch) if self.shuffle else self.rows
+        size = self.updates * self.batch_size
+        for first in range(done * self.batch_size, order.shape[-1], size):
+            rows = order[..., first : first + size]
+
+            def part(state: TrainState, rows: np.ndarray = rows) -> Any:
+                given = (state, self.dataset, jax.device_put(rows))
+                count = -(-rows.shape[-1] // self.batch_size)
+                return *keeping_epoch(*given, **self.options), count
+
+            yield part
+
+
+class Batches:
+    """The parts of an epoch over batches that a function makes."""
+
+    def __init__(
+        self,
+        dataset: Callable[[int], Iterable[Batch]],
+        updates: int | None,
+        options: Any,
+    ) -> None:
+        self.dataset, self.updates, self.options = dataset, updates, options
+
+    def names(self, state: TrainState) -> None:
+        """Not known: nothing is read before the first epoch."""
+
+    def __call__(self, epoch: int, done: int) -> Iterator[Part]:
+        batches = itertools.islice(self.dataset(epoch), done, None)
+        while True:
+            counted = _Counted(itertools.islice(batches, self.updates))
+            if done and counted.is_empty():
+                return
+
+            def part(state: TrainState, counted: "_Counted" = counted) -> Any:
+                copy = jax.device_put(state, may_alias=False)  # it will be used up
+                new, means = train_batches(copy, counted, **self.options)
+                return new, means, None, counted.number
+
+            yield part
+            done += counted.number
+            if self.updates is None:
+                return
+
+
+class _Counted:
+    """An iterator that counts what was taken from it."""
+
+    def __init__(self, of: Iterator[Any]) -> None:
+        self.of, self.number = of, 0
+
+    def is_empty(self) -> bool:
+        first = list(itertools.islice(self.of, 1))
+        self.of = itertools.chain(first, self.of)
+        return not first
+
+    def __iter__(self) -> Iterator[Any]:
+        for one in self.of:
+            self.number += 1
+            yield one
+
+
+def shuffled(
+    words: UInt32[np.ndarray, "*models words"],
+    rows: Int[np.ndarray, "*models rows"],
+    epoch: int,
+) -> Int[np.ndarray, "*models rows"]:
+    """The rows in the order to visit in this epoch; one order per key.
+
+    Drawn on the host, where a permutation compiles nothing.
+
+    Args:
+      words: `jax.random.key_data` of the key, or of one key per model.
+      rows: of the dataset; those of each model in a row of their own.
+      epoch: another one, another order.
+    """
+    if words.ndim > 1:
+        models = zip(words, rows, strict=True)
+        return np.stack([shuffled(*one, epoch) for one in models])
+    return np.random.default_rng([*words, epoch]).permutation(rows)

@@ -1,0 +1,147 @@
+"""Where does a run stand? All that it needs to go on, between two parts of an epoch."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrnn import metrics
+from jaxrnn.metrics import Mean
+from jaxrnn.train.checkpoints import Kept, from_json, to_json
+from jaxrnn.train.plateaus import Best, EarlyStopping
+from jaxrnn.train.state import TrainState
+from jaxrnn.train.stops import NonFinite
+
+
+class Run(NamedTuple):
+    """What is handed from one part of an epoch to the next.
+
+    Attributes:
+      state: after the last update.
+      best: what early stopping remembers; None without.
+      history: of the epochs that were finished.
+      epoch: the one that is going on.
+      done: its updates so far.
+      so_far: the means over them.
+    """
+
+    state: TrainState
+    best: Best | None
+    history: dict[str, list[Any]]
+    epoch: int
+    done: int
+    so_far: dict[str, Mean]
+
+    @classmethod
+    def start(
+        cls, state: TrainState, history: Any, rule: EarlyStopping | None
+    ) -> "Run":
+        before = {name: list(values) for name, values in (history or {}).items()}
+        lengths = {len(values) for values in before.values()}
+        if len(lengths) > 1:
+            raise ValueError(
+                "history must have as many values of every name, got "
+                f"{ {name: len(values) for name, values in before.items()} }."
+            )
+        best = None if rule is None else Best.start(state)
+        return cls(state, best, before, lengths.pop() if lengths else 0, 0, {})
+
+    def is_over(self, rule: EarlyStopping | None) -> bool:
+        return (
+            rule is not None
+            and self.best is not None
+            and bool((self.best.epochs_since >= rule.patience).all())
+        )
+
+    def after_part(
+        self, state: TrainState, means: dict[str, Mean], count: int
+    ) -> "Run":
+        so_far = means
+        if self.so_far:
+            so_far = {name: mean.add(means[name]) for name, mean in self.so_far.items()}
+        return self._replace(state=state, so_far=so_far, done=self.done + count)
+
+    def after_epoch(self, record: Any, rule: EarlyStopping | None) -> "Run":
+        history = {name: list(values) for name, values in self.history.items()}
+        for name, value in record.items():
+            history.setdefault(name, []).append(value)
+        best = self.best
+        if rule is not None and best is not None:
+            best = best.after(self.state, history, rule)
+        return Run(self.state, best, history, self.epoch + 1, 0, {})
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {name: np.asarray(values) for name, values in self.history.items()}
+
+    def save(self, kept: Kept, facts: dict[str, Any]) -> None:
+        best = self.best
+        kept.save(
+            {"state": self.state, "best": best and best.state},
+            {
+                "run": facts,
+                "epoch": self.epoch,
+                "done": self.done,
+                "history": {n: to_json(values) for n, values in self.arrays().items()},
+                "so_far": {n: list(map(to_json, m)) for n, m in self.so_far.items()},
+                "best": best and [to_json(best.value), to_json(best.epochs_since)],
+            },
+        )
+
+    def newest(self, kept: Kept, facts: dict[str, Any]) -> "Run | None":
+        """The newest checkpoint of this run; None where there is none yet."""
+
+        def like(found: dict[str, Any]) -> Any:
+            other = {n: v for n, v in found["run"].items() if v != facts.get(n)}
+            if other or set(facts) != set(found["run"]):
+                raise ValueError(
+                    "the checkpoints are those of another run, which differs in "
+                    f"{sorted(other or facts)}; choose another folder for this one, or "
+                    "delete it to begin anew."
+                )
+            return {"state": self.state, "best": self.state if found["best"] else None}
+
+        found = kept.newest(like)
+        if found is None:
+            return None
+        arrays, facts = found
+        best = self.best
+        if best is not None and facts["best"]:
+            best = Best(arrays["best"], *map(from_json, facts["best"]))
+        return Run(
+            arrays["state"],
+            best,
+            {name: list(from_json(v)) for name, v in facts["history"].items()},
+            facts["epoch"],
+            facts["done"],
+            {name: _mean(pair) for name, pair in facts["so_far"].items()},
+        )
+
+
+def _mean(kept: Any) -> Mean:
+    return Mean(*(jnp.asarray(from_json(x)) for x in kept))
+
+
+def check_finite(run: Run, means: dict[str, Mean], by_update: Any) -> None:
+    """Raises where no model is left whose means are finite."""
+    of_model = [np.isfinite(value) for value in metrics.values(means).values()]
+    if np.logical_and.reduce(of_model).any():
+        return
+    broken = [n for n, v in metrics.values(means).items() if not np.isfinite(v).all()]
+    where = f"in or after update {run.done + 1}"
+    if by_update is not None:
+        totals = {n: np.asarray(by_update[n].total) for n in broken}
+        first = {
+            n: int(np.argmax(~np.isfinite(t).reshape(-1, t.shape[-1]).any(axis=0)))
+            for n, t in totals.items()
+        }
+        broken = sorted(broken, key=first.__getitem__)
+        where = f"at update {run.done + first[broken[0]] + 1}"
+    raise NonFinite(
+        f"{broken[0]} is not finite in epoch {run.epoch}, {where}. Usual causes: an id "
+        "beyond the embedding, NaN in the data, a learning rate too high, a recurrence "
+        "with ReLU or a long one that explodes (optax.clip_by_global_norm before the "
+        "optimizer). `.state` and `.history` of this error are the last good ones; "
+        "allow_non_finite=True goes on.",
+        run.state,
+        run.arrays(),
+    )
