@@ -14,7 +14,7 @@ ifdef DATA_DIR
 export TFDS_DATA_DIR := $(DATA_DIR)
 endif
 
-.PHONY: run imdb next-word adding-problem vanishing-gradient reproduce keras native bench bench-full accelerator test lint check format clean
+.PHONY: run imdb next-word adding-problem vanishing-gradient reproduce keras native bench bench-full accelerator survival test lint check format clean
 
 run: .venv/experiments            ## the main job: four sentences and the noisy sine
 	$(BIN)/python experiments/sentences.py --seeds $(SEEDS) --out $(OUT)
@@ -42,6 +42,9 @@ keras: .venv/dev                  ## real Keras on every tutorial: the table's o
 native: .venv/experiments         ## compiles the loops for this CPU (needs g++ or clang++)
 	$(BIN)/python -m jaxrnn.native
 
+survival: .venv/dev               ## 50 runs killed at random moments: the same bits?
+	$(BIN)/python tests/survival.py 50 --record experiments/results/survival.jsonl
+
 bench: .venv/dev                  ## 5 minutes: peers that are installed, solver by solver
 	$(BIN)/python experiments/benchmarks/peers.py --quick --out $(OUT)
 	$(BIN)/python experiments/benchmarks/speed.py --quick --out $(OUT)
@@ -51,6 +54,7 @@ bench-full: .venv/dev             ## all of it; rewrites results/ and the README
 	$(BIN)/python experiments/benchmarks/speed.py
 	$(BIN)/python experiments/benchmarks/host.py
 	$(BIN)/python experiments/benchmarks/startup.py
+	$(BIN)/python experiments/benchmarks/checkpoints.py
 	$(BIN)/python experiments/reproduce.py --only-tables
 
 accelerator: .venv/dev            ## 8 minutes on a GPU: how exact, how fast; results/accelerators

@@ -20,7 +20,15 @@ import jaxrnn
 from jaxrnn import files
 
 BENCHMARKS = pathlib.Path(speed.__file__).parent
-COMMANDS = ("accelerator", "host", "install_peers", "peers", "speed", "startup")
+COMMANDS = (
+    "accelerator",
+    "checkpoints",
+    "host",
+    "install_peers",
+    "peers",
+    "speed",
+    "startup",
+)
 
 
 def test_benchmarks_find_all_they_need_from_their_own_folder():
