@@ -53,7 +53,18 @@ Value = Uniform | Blocks
 UNARY = {
     name: f"{name}({{}})"
     for name in (
-        *("tanh", "logistic", "exp", "exp2", "log", "log1p", "expm1", "sqrt", "rsqrt"),
+        *(
+            "tanh",
+            "logistic",
+            "exp",
+            "exp2",
+            "log",
+            "log2",
+            "log1p",
+            "expm1",
+            "sqrt",
+            "rsqrt",
+        ),
         *("sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "asinh"),
         *("acosh", "atanh", "erf", "erfc", "cbrt", "floor", "ceil", "sign"),
     )
@@ -62,6 +73,7 @@ UNARY = {
     "neg": "-{}",
     "not": "!{}",
     "square": "{0} * {0}",
+    "one_minus_square": "1 - {0} * {0}",  # from JAX 0.12 on, as `unstack` and `log2`
     "is_finite": "{0} - {0} == 0",
     "copy": "{}",
     "copy_p": "{}",
@@ -154,8 +166,8 @@ class Body:
         given = [value for value in values if value is not None]
         if len(given) < len(values):
             raise Unsupported("its step uses an array that is not whole features wide")
-        if name == "split":
-            return self._split(eqn, *given)
+        if name in ("split", "unstack"):
+            return getattr(self, f"_{name}")(eqn, *given)
         handler = getattr(self, f"_{name}", None)
         if handler is None:
             if name not in ELEMENTWISE:
@@ -261,6 +273,16 @@ class Body:
         lengths = [whole(size, value.units[axis]) for size in sizes]
         pieces = np.split(value.parts, np.cumsum(lengths)[:-1], axis)
         return [Blocks(piece, value.units) for piece in pieces]
+
+    def _unstack(self, eqn: Any, value: Value) -> list[Value]:
+        if isinstance(value, Uniform):
+            return [value] * len(eqn.outvars)
+        axis, units = eqn.params["axis"], list(value.units)
+        if units.pop(axis) != 1:
+            raise Unsupported("its step takes single features")
+        return [
+            Blocks(part, tuple(units)) for part in np.moveaxis(value.parts, axis, 0)
+        ]
 
     def _concatenate(self, eqn: Any, *values: Value) -> Value:
         avals = [var.aval for var in eqn.invars]
