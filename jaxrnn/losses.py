@@ -46,7 +46,8 @@ def binary_accuracy(
 ) -> Float[Array, "*batch"]:
     """1 where (probability > 0.5) is the label, else 0: Keras' BinaryAccuracy.
 
-    A label between 0 and 1 is never met.
+    A label between 0 and 1 is never met, nor any by a probability that is NaN (which
+    Keras takes for a 0).
 
     Raises:
       ValueError: labels that have not the shape of `probabilities`.
@@ -57,7 +58,8 @@ def binary_accuracy(
     """
     _check_same_shape(probabilities, labels)
     predicted = (probabilities > 0.5).astype(labels.dtype)
-    return (predicted == labels).astype(probabilities.dtype)
+    met = (predicted == labels) & ~jnp.isnan(probabilities)
+    return met.astype(probabilities.dtype)
 
 
 def binary_classification_loss(

@@ -69,6 +69,21 @@ def test_sizes_left_open_by_an_export_choose_the_plain_solver(name, untyped):
     assert jaxrnn.default_solver(cell, time * batch) == jaxrnn.Scan()
 
 
+def test_checkpointed_may_be_exported_with_an_open_time(untyped):
+    """How many steps a chunk would have is not known: it is one."""
+    params, inputs, carry = random_problem(jaxrnn.gru, np.float32)
+
+    def run(inputs):
+        solver = jaxrnn.Checkpointed()
+        return jaxrnn.rnn(jaxrnn.gru, params, inputs, solver=solver)[1]
+
+    (time,) = jax.export.symbolic_shape("time")
+    shape = jax.ShapeDtypeStruct((time, *inputs.shape[1:]), jnp.float32)
+    exported = untyped(jax.export.export(jax.jit(run)))(shape)
+    np.testing.assert_allclose(exported.call(inputs), run(inputs), atol=1e-6)
+    del carry
+
+
 @pytest.mark.parametrize("solver", [jaxrnn.HoistedScan, jaxrnn.Checkpointed])
 @pytest.mark.parametrize("chunk", [0, -1])
 def test_a_chunk_holds_at_least_one_step(solver, chunk):

@@ -48,3 +48,11 @@ def test_binary_classification_loss_is_keras_with_weights():
     np.testing.assert_allclose(means["loss"].value, want, rtol=1e-6)
     np.testing.assert_allclose(means["accuracy"].value, want_accuracy, rtol=1e-6)
     assert want_accuracy == pytest.approx(3 / 3.5)
+
+
+@pytest.mark.parametrize("label", [0.0, 1.0])
+def test_a_nan_predicts_nothing(label):
+    p = jnp.array([jnp.nan, 0.2, 0.7])
+    labels = jnp.full(3, label)
+    assert jaxrnn.losses.binary_accuracy(p, labels)[0] == 0
+    assert jaxrnn.losses.binary_accuracy(p, labels).sum() == 1

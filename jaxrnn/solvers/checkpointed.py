@@ -50,6 +50,8 @@ class Checkpointed:
         def run(carry: Carry, steps: Steps) -> tuple[Carry, Carry]:
             return self.solver(cell, params, carry, steps)
 
+        if not isinstance(steps.time, int):  # left open by `jax.export`
+            return jax.checkpoint(run)(carry, steps)
         chunk = self.chunk or math.isqrt(steps.time)
         if chunk == 0 or steps.time <= chunk:  # one chunk: nothing lies between chunks
             return run(carry, steps)
