@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from jaxrnn.data.batches import Dataset
+from jaxrnn.data.batches import Dataset, check_count
 
 
 def sine_series(
@@ -27,8 +27,7 @@ def sine_series(
       >>> sine_series(3, rng=np.random.default_rng(0)).round(3).tolist()
       [0.637, 0.29, 0.081]
     """
-    if length < 1:
-        raise ValueError(f"length must be at least 1, got {length}.")
+    check_count("length", length)
     return np.sin(0.02 * np.arange(length)) + rng.random(length)
 
 
@@ -74,10 +73,14 @@ def window_as_features(
     With one time step from a zero carry the recurrent kernel never acts, and a
     recurrent layer is a dense layer. `window_as_time` lets it act.
 
+    Raises:
+      ValueError: windows that are not (examples, step).
+
     Example:
       >>> window_as_features(np.zeros((900, 4), np.float32)).shape
       (900, 1, 4)
     """
+    _check_windows(windows)
     return windows[:, None, :]
 
 
@@ -86,10 +89,14 @@ def window_as_time(
 ) -> Float32[np.ndarray, "examples step 1"]:
     """Makes a window `step` time steps of one feature.
 
+    Raises:
+      ValueError: windows that are not (examples, step).
+
     Example:
       >>> window_as_time(np.zeros((900, 4), np.float32)).shape
       (900, 4, 1)
     """
+    _check_windows(windows)
     return windows[:, :, None]
 
 
@@ -138,9 +145,16 @@ def sine_datasets(
     return Dataset(layout(train), train_targets), Dataset(layout(test), test_targets)
 
 
+def _check_windows(windows: np.ndarray) -> None:
+    if windows.ndim != 2:
+        raise ValueError(
+            f"windows must have the shape (examples, step), got {windows.shape}; "
+            "sine_windows makes them."
+        )
+
+
 def _check_series(series: np.ndarray, step: int) -> None:
-    if step < 1:
-        raise ValueError(f"step must be at least 1, got {step}.")
+    check_count("step", step)
     if series.ndim != 1:
         raise ValueError(
             f"series must have the shape (time,), got {series.shape}; "

@@ -10,7 +10,13 @@ from flax.linen.dtypes import promote_dtype
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from jaxrnn.cells.base import AnyArray, Carry, Initializer
-from jaxrnn.layers.embed import check_ids, look_up, nonzero, uniform_embedding
+from jaxrnn.layers.embed import (
+    check_ids,
+    check_table,
+    look_up,
+    nonzero,
+    uniform_embedding,
+)
 from jaxrnn.layers.options import (
     CallOptions,
     CellOptions,
@@ -47,6 +53,10 @@ class Embed(nn.Module):
       dtype: of the result; None keeps `param_dtype`.
       param_dtype: of the parameter `embedding` (vocab_size, features).
 
+    Raises:
+      TypeError: a `dtype` or `param_dtype` that is not floating point.
+      ValueError: `vocab_size` or `features` below 1.
+
     Example:
       >>> embed = Embed(vocab_size=10, features=4, mask_zero=True)
       >>> ids = jnp.array([[1, 2, 0]])
@@ -62,6 +72,10 @@ class Embed(nn.Module):
     mask_zero: bool = False
     dtype: Any = None
     param_dtype: Any = jnp.float32
+
+    def __post_init__(self) -> None:
+        check_table(self.vocab_size, self.features, self.dtype, self.param_dtype)
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, ids: Int[AnyArray, "*shape"]) -> Any:
@@ -195,6 +209,10 @@ class Layer(nn.Module):
 
 class _Recurrent(RecurrentOptions, Layer):
     """The parameters and the key of a layer that runs a cell."""
+
+    def __post_init__(self) -> None:
+        self.check()
+        super().__post_init__()
 
     @nn.compact
     def run(
