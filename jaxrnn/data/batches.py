@@ -134,31 +134,25 @@ def check_batch(batch: Batch) -> None:
     """Raises where the arrays of a batch differ in their number of rows.
 
     Args:
-      batch: of any arrays; targets and inputs may be pytrees of them, of lists or
-        tuples or dicts.
+      batch: of arrays; what is None, or a pytree of arrays, is left to its reader.
 
     Raises:
-      ValueError: another number of rows than that of `sample_weight`, or none at all.
+      ValueError: arrays of different lengths, or of no rows.
 
     Example:
       >>> check_batch(Batch(np.zeros((2, 3)), np.zeros(5), None, np.ones(2)))
       Traceback (most recent call last):
-      ValueError: the arrays of a batch must have one row per sample_weight (2,), got \
-targets of shape (5,).
+      ValueError: the arrays of a batch must all have the same number of rows, 1 or \
+more, got shapes {'inputs': (2, 3), 'targets': (5,), 'sample_weight': (2,)}.
     """
-    rows = np.shape(batch.sample_weight)[:1]
-    if rows in ((), (0,)):
+    arrays = zip(batch._fields, batch, strict=True)
+    shapes = {name: tuple(x.shape) for name, x in arrays if hasattr(x, "shape")}
+    rows = {shape[:1] for shape in shapes.values()}
+    if len(rows) > 1 or rows & {(), (0,)}:
         raise ValueError(
-            "a batch must have a sample_weight (batch,) of at least one row, got shape "
-            f"{np.shape(batch.sample_weight)}."
+            "the arrays of a batch must all have the same number of rows, 1 or more, "
+            f"got shapes {shapes}."
         )
-    for name, array in zip(batch._fields, batch, strict=True):
-        shape = getattr(array, "shape", None)  # None: a pytree, or left out
-        if shape is not None and tuple(shape[:1]) != rows:
-            raise ValueError(
-                "the arrays of a batch must have one row per sample_weight "
-                f"{rows}, got {name} of shape {tuple(shape)}."
-            )
 
 
 def split_last(dataset: Dataset, fraction: float) -> tuple[Dataset, Dataset]:

@@ -196,7 +196,7 @@ def in_dtype(dtype: Any, carry: Carry) -> Carry:
 
 
 NO_STEP = (
-    "an RNN has neither `step` nor `initial_carry`, which a cell of Flax has by itself; "
+    "an RNN has no `step` and no `initial_carry`: a cell of Flax is a step by itself; "
     "call the RNN with the whole sequence, or write Recurrent(32, cell=...) around a "
     "cell of jaxrnn."
 )

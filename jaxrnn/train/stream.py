@@ -69,6 +69,7 @@ def train_stream(
       while the parameters moved.
 
     Raises:
+      TypeError: a carry of integers that becomes one of floats.
       ValueError: `chunk` below 1, or arrays that differ in (batch, time).
 
     Example: the next value of a long series, for three epochs.
@@ -149,6 +150,7 @@ def evaluate_stream(
       The carry after the last step, and `{name: Mean}`.
 
     Raises:
+      TypeError: a carry of integers that becomes one of floats.
       ValueError: `chunk` below 1, or arrays that differ in (batch, time).
 
     Example:
@@ -204,7 +206,18 @@ def _over_chunks(
 
 def _as_before(new: PyTree, old: PyTree) -> PyTree:
     """The carry in the dtypes it had: a layer may compute in a narrower one."""
-    return jax.tree.map(lambda x, y: x.astype(y.dtype), new, old)
+
+    def cast(x: Array, y: Array) -> Array:
+        floating = (jnp.issubdtype(z.dtype, jnp.floating) for z in (x, y))
+        if len(set(floating)) > 1:
+            raise TypeError(
+                f"the carry must keep its kind of numbers, got one of {y.dtype} before "
+                f"a chunk and of {x.dtype} after it, which would be rounded; begin "
+                f"with a carry of {x.dtype}."
+            )
+        return x.astype(y.dtype)
+
+    return jax.tree.map(cast, new, old)
 
 
 def _stream_time(stream: PyTree, chunk: int) -> int:

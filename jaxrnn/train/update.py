@@ -8,7 +8,7 @@ import jax
 import optax
 from jaxtyping import Array, Key, PyTree
 
-from jaxrnn.data.batches import Batch
+from jaxrnn.data.batches import Batch, check_batch
 from jaxrnn.metrics import Mean
 from jaxrnn.train.state import TrainState
 
@@ -36,7 +36,13 @@ def update(
 
     Returns:
       The next state, and what `loss_fn` returns beside the loss.
+
+    Raises:
+      ValueError: a `Batch` among the arguments whose arrays differ in their rows.
     """
+    for argument in arguments:
+        if isinstance(argument, Batch):
+            check_batch(argument)
     noise = () if noise_key is None else (jax.random.fold_in(noise_key, state.step),)
     gradients, aux = jax.grad(loss_fn, has_aux=True)(state.params, *arguments, *noise)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
@@ -67,6 +73,9 @@ def train_step(
 
     Returns:
       The next state, and the means of the batch before the update.
+
+    Raises:
+      ValueError: arrays of the batch that differ in their number of rows, or have none.
 
     Example:
       >>> def loss_fn(params, batch):
