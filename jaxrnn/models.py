@@ -115,11 +115,13 @@ class FlattenClassifier(nn.Module):
         """Returns the logits.
 
         Raises:
-          TypeError, ValueError: wrong dtype or rank, ids out of range.
+          TypeError, ValueError: wrong dtype or rank, no time steps, ids out of range.
         """
         _check_rank(ids, ("batch", "time"))
         features = Embed(self.vocab_size, self.embed_features, name="embed")(ids)
-        features = features.reshape(features.shape[0], -1)
+        check_size("time, the last axis of ids,", ids.shape[1])
+        width = ids.shape[1] * self.embed_features
+        features = features.reshape(features.shape[0], width)
         hidden = _dense(self.hidden_features, name="hidden")(features)
         return _dense(1, name="head")(self.hidden_activation(hidden))[:, 0]
 

@@ -145,7 +145,7 @@ def check_batch(batch: Batch) -> None:
       ValueError: the arrays of a batch must all have the same number of rows, 1 or \
 more, got shapes {'inputs': (2, 3), 'targets': (5,), 'sample_weight': (2,)}.
     """
-    arrays = zip(batch._fields, batch, strict=True)
+    arrays = batch._asdict().items()
     shapes = {name: tuple(x.shape) for name, x in arrays if hasattr(x, "shape")}
     rows = {shape[:1] for shape in shapes.values()}
     if len(rows) > 1 or rows & {(), (0,)}:

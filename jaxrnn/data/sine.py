@@ -49,6 +49,7 @@ def sine_windows(
       in the units of `series`.
 
     Raises:
+      TypeError: if `series` is not of real numbers, or `step` no whole number.
       ValueError: if `step` is less than 1, or `series` is not one finite row of
         more than `step` values.
 
@@ -123,6 +124,7 @@ def sine_datasets(
       with as many examples as the part has values.
 
     Raises:
+      TypeError: as `sine_windows`.
       ValueError: if `train_length` leaves a part without a whole window, or as
         `sine_windows`.
 
@@ -155,6 +157,11 @@ def _check_windows(windows: np.ndarray) -> None:
 
 def _check_series(series: np.ndarray, step: int) -> None:
     check_count("step", step)
+    if series.dtype.kind not in "fiu":
+        raise TypeError(
+            f"series must be real numbers, got {series.dtype}; make windows of its "
+            "parts, or convert it by series.astype(float)."
+        )
     if series.ndim != 1:
         raise ValueError(
             f"series must have the shape (time,), got {series.shape}; "

@@ -10,8 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from jaxrnn.data.batches import Dataset, check_integers
-
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -46,10 +44,11 @@ def check_order(order: Any, examples: int) -> None:
 
     It is read back from the device where it lies there: once an epoch, a number a row.
     """
-    if not jnp.issubdtype(order.dtype, jnp.integer):
+    dtype = getattr(order, "dtype", None)
+    if dtype is None or not jnp.issubdtype(dtype, jnp.integer):
         raise TypeError(
-            f"order must be integers, the rows to visit, got {order.dtype}; "
-            "np.flatnonzero makes them of a mask."
+            "order must be an array of integers, the rows to visit, got "
+            f"{dtype or type(order).__name__}; np.flatnonzero makes them of a mask."
         )
     if order.size == 0 or not _is_known(order):
         return
@@ -67,12 +66,6 @@ def _is_known(array: Any) -> bool:
     if isinstance(array, np.ndarray):
         return True
     return not isinstance(array, jax.core.Tracer) and array.is_fully_addressable
-
-
-def check_dataset_integers(dataset: Dataset) -> None:
-    """Raises where integers of a dataset would wrap around on their way into JAX."""
-    check_integers("inputs", dataset.inputs)
-    check_integers("targets", dataset.targets)
 
 
 def rows_of(inputs: PyTree) -> int:

@@ -10,7 +10,7 @@ from jaxtyping import Array, Int, Key
 from jaxrnn import metrics
 from jaxrnn.data.batches import Dataset, as_batch, check_dataset, cut_order
 from jaxrnn.metrics import Mean
-from jaxrnn.train.checks import check_dataset_integers, check_order, checked_first
+from jaxrnn.train.checks import check_order, checked_first
 from jaxrnn.train.over import Over
 from jaxrnn.train.state import TrainState
 from jaxrnn.train.update import LossFn, update
@@ -19,11 +19,10 @@ from jaxrnn.train.update import LossFn, update
 def _check(
     state: TrainState, dataset: Dataset, order: Int[Array, "..."], **options: object
 ) -> None:
-    """What a compiled program cannot see: the values."""
+    """Shapes, and what a compiled program cannot see: values."""
     del state, options
-    check_dataset_integers(dataset)
-    if dataset.inputs.ndim:
-        check_order(order, dataset.inputs.shape[0])
+    check_dataset(dataset)
+    check_order(order, dataset.inputs.shape[0])
 
 
 @checked_first(_check)
@@ -106,7 +105,6 @@ def train_epoch(
         state, means = jax.lax.scan(train_on, state, cut_order(order, batch_size))
         return state, metrics.over_batches(means)
 
-    check_dataset(dataset)
     models = np.shape(state.step)
     if (over is None) != (models == ()) or not order.ndim or order.shape[:-1] != models:
         raise ValueError(

@@ -17,19 +17,19 @@ from jaxrnn.data.batches import (
     cut_order,
 )
 from jaxrnn.metrics import Mean
-from jaxrnn.train.checks import check_dataset_integers, checked_first, rows_of
+from jaxrnn.train.checks import checked_first, rows_of
 from jaxrnn.train.over import Over
 from jaxrnn.train.update import LossFn
 
 
 def _check_evaluate(params: PyTree, dataset: Dataset, **options: object) -> None:
-    """What a compiled program cannot see: the values."""
+    """Shapes, and what a compiled program cannot see: values."""
     del params, options
-    check_dataset_integers(dataset)
+    check_dataset(dataset)
 
 
 def _check_predict(params: PyTree, inputs: PyTree, **options: object) -> None:
-    """What a compiled program cannot see: the values."""
+    """What a compiled program cannot see: values."""
     del params, options
     for leaf in jax.tree.leaves(inputs):
         check_integers("inputs", leaf)
@@ -82,7 +82,6 @@ def evaluate(
         batches = cut_order(jnp.arange(dataset.inputs.shape[0]), batch_size)
         return metrics.over_batches(jax.lax.map(batch_means, batches))
 
-    check_dataset(dataset)
     return (over(means) if over else means)(params)
 
 
