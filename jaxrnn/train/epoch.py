@@ -1,6 +1,7 @@
 """What is an epoch? A compiled loop over all examples, in any order, on the device."""
 
 import functools
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,9 +17,7 @@ from jaxrnn.train.state import TrainState
 from jaxrnn.train.update import LossFn, update
 
 
-def _check(
-    state: TrainState, dataset: Dataset, order: Int[Array, "..."], **options: object
-) -> None:
+def _check(state: TrainState, dataset: Dataset, order: Any, **options: object) -> None:
     """Shapes, and what a compiled program cannot see: values."""
     del state, options
     check_dataset(dataset)
@@ -34,7 +33,7 @@ def _check(
 def train_epoch(
     state: TrainState,
     dataset: Dataset,
-    order: Int[Array, "*models examples"],
+    order: Int[Array | np.ndarray, "*models examples"],
     *,
     loss_fn: LossFn,
     optimizer: optax.GradientTransformation,
@@ -87,7 +86,7 @@ def train_epoch(
     """
 
     def epoch(
-        state: TrainState, order: Array, noise_key: Array | None
+        state: TrainState, order: Any, noise_key: Array | None
     ) -> tuple[TrainState, dict[str, Mean]]:
         def train_on(
             state: TrainState, batch: tuple[Array, Array]
