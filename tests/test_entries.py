@@ -186,6 +186,13 @@ INTEGERS = {
     "evaluate": lambda: evaluate(data.Dataset(IDS, np.ones(1))),
     "train_epoch": lambda: train_epoch(data.Dataset(IDS, np.ones(1)), np.arange(1)),
     "predict": lambda: predict(IDS),
+    "train_step": lambda: train_step(new_state(), BATCH._replace(targets=IDS[0])),
+    "train_stream": lambda: jaxrnn.train_stream(
+        new_state(), 0, data.Dataset(IDS, IDS), loss_fn=None, optimizer=None, chunk=1
+    ),
+    "evaluate_stream": lambda: jaxrnn.evaluate_stream(
+        params=0, carry=0, stream=data.Dataset(IDS, IDS), loss_fn=None, chunk=1
+    ),
     "pad_sequences": lambda: data.pad_sequences(IDS),
     "pad_sequences, list": lambda: data.pad_sequences([[1, WRAPS]]),
     "pad_sequences, value": lambda: data.pad_sequences([[1]], value=WRAPS),

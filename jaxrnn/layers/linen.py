@@ -41,7 +41,9 @@ class Embed(nn.Module):
 
     An id outside [0, vocab_size) raises where its value is known, that is outside of
     `jit`. Inside of `jit`, where nothing can raise, its features are NaN, so that the
-    loss is NaN too (`flax.linen.Embed` lets negative ids count from the end).
+    loss is NaN too (`flax.linen.Embed` lets negative ids count from the end). What
+    `jit` itself is given as 64-bit integers of NumPy has lost its upper bits there;
+    `jaxrnn.data` and the functions that train refuse what would wrap around.
 
     Attributes:
       vocab_size: number of ids, padding included; Keras' `input_dim`.

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from jaxrnn.data.batches import check_integers
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -66,6 +68,12 @@ def _is_known(array: Any) -> bool:
     if isinstance(array, np.ndarray):
         return True
     return not isinstance(array, jax.core.Tracer) and array.is_fully_addressable
+
+
+def check_all_integers(name: str, arrays: PyTree) -> None:
+    """Raises where integers of NumPy would wrap around; see `check_integers`."""
+    for leaf in jax.tree.leaves(arrays):
+        check_integers(name, leaf)
 
 
 def rows_of(inputs: PyTree) -> int:

@@ -9,15 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from jaxrnn import metrics
-from jaxrnn.data.batches import (
-    Dataset,
-    as_batch,
-    check_dataset,
-    check_integers,
-    cut_order,
-)
+from jaxrnn.data.batches import Dataset, as_batch, check_dataset, cut_order
 from jaxrnn.metrics import Mean
-from jaxrnn.train.checks import checked_first, rows_of
+from jaxrnn.train.checks import check_all_integers, checked_first, rows_of
 from jaxrnn.train.over import Over
 from jaxrnn.train.update import LossFn
 
@@ -31,8 +25,7 @@ def _check_evaluate(params: PyTree, dataset: Dataset, **options: object) -> None
 def _check_predict(params: PyTree, inputs: PyTree, **options: object) -> None:
     """What a compiled program cannot see: values."""
     del params, options
-    for leaf in jax.tree.leaves(inputs):
-        check_integers("inputs", leaf)
+    check_all_integers("inputs", inputs)
 
 
 @checked_first(_check_evaluate)

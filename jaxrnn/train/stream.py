@@ -12,11 +12,29 @@ from jaxtyping import Array, Int, Key, PyTree
 
 from jaxrnn import metrics
 from jaxrnn.metrics import Mean
+from jaxrnn.train.checks import check_all_integers, checked_first
 from jaxrnn.train.over import Over
 from jaxrnn.train.state import TrainState
 from jaxrnn.train.update import StreamLossFn, update
 
 
+def _check_train(
+    state: TrainState, carry: PyTree, stream: PyTree, **options: object
+) -> None:
+    """What a compiled program cannot see: values."""
+    del state, carry, options
+    check_all_integers("a stream", stream)
+
+
+def _check_evaluate(
+    params: PyTree, carry: PyTree, stream: PyTree, **options: object
+) -> None:
+    """What a compiled program cannot see: values."""
+    del params, carry, options
+    check_all_integers("a stream", stream)
+
+
+@checked_first(_check_train)
 @functools.partial(
     jax.jit,
     static_argnames=("loss_fn", "optimizer", "chunk", "over"),
@@ -70,7 +88,8 @@ def train_stream(
 
     Raises:
       TypeError: a carry of integers that becomes one of floats.
-      ValueError: `chunk` below 1, or arrays that differ in (batch, time).
+      ValueError: `chunk` below 1, arrays that differ in (batch, time), or integers that
+        do not fit into 32 bits.
 
     Example: the next value of a long series, for three epochs.
       >>> layer = SimpleRNN(4, return_sequences=True, return_carry=True)
@@ -125,6 +144,7 @@ def train_stream(
     return (over(one_pass) if over else one_pass)(state, carry, noise_key)
 
 
+@checked_first(_check_evaluate)
 @functools.partial(jax.jit, static_argnames=("loss_fn", "chunk", "over"))
 def evaluate_stream(
     params: PyTree,
@@ -151,7 +171,8 @@ def evaluate_stream(
 
     Raises:
       TypeError: a carry of integers that becomes one of floats.
-      ValueError: `chunk` below 1, or arrays that differ in (batch, time).
+      ValueError: `chunk` below 1, arrays that differ in (batch, time), or integers that
+        do not fit into 32 bits.
 
     Example:
       >>> def loss_fn(params, carry, batch):

@@ -10,6 +10,7 @@ from jaxtyping import Array, Key, PyTree
 
 from jaxrnn.data.batches import Batch, check_batch
 from jaxrnn.metrics import Mean
+from jaxrnn.train.checks import check_all_integers, checked_first
 from jaxrnn.train.state import TrainState
 
 # (params, batch), and a key as well where training is given a noise_key
@@ -50,6 +51,13 @@ def update(
     return TrainState(params, opt_state, state.step + 1), aux
 
 
+def _check(state: TrainState, batch: Batch, **options: object) -> None:
+    """What a compiled program cannot see: values."""
+    del state, options
+    check_all_integers("a batch", batch)
+
+
+@checked_first(_check)
 @functools.partial(
     jax.jit, static_argnames=("loss_fn", "optimizer"), donate_argnames="state"
 )
@@ -75,7 +83,8 @@ def train_step(
       The next state, and the means of the batch before the update.
 
     Raises:
-      ValueError: arrays of the batch that differ in their number of rows, or have none.
+      ValueError: arrays of the batch that differ in their number of rows, or have none;
+        integers that do not fit into 32 bits.
 
     Example:
       >>> def loss_fn(params, batch):
