@@ -86,7 +86,8 @@ def min_max_norm(
       A function from an array to an array, for `constrained`.
 
     Raises:
-      ValueError: bounds that are negative or in the wrong order.
+      ValueError: bounds that are negative or in the wrong order, a rate outside of
+        [0, 1].
 
     Example:
       >>> min_max_norm(1.0, 2.0)(jnp.array([0.3, 0.4])).round(3).tolist()
@@ -97,6 +98,8 @@ def min_max_norm(
             "norms must be bounded by 0 <= min_value <= max_value, got "
             f"min_value={min_value}, max_value={max_value}."
         )
+    if not 0 <= rate <= 1:
+        raise ValueError(f"rate must lie in [0, 1], got {rate}.")
 
     def constraint(values: Float[Any, "*shape"]) -> Float[Array, "*shape"]:
         norms = _norms(values, axis)

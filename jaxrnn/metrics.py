@@ -40,7 +40,13 @@ class Mean(NamedTuple):
             row for values (batch, time): then all values of a row have the weight of
             the row. None means 1.
 
+        One mistake cannot be seen here: targets (batch, 1) less predictions (batch,)
+        are values (batch, batch), each compared with each, and these look like
+        (batch, time). So compare what has one shape; a last axis of 1 goes with
+        `targets[:, 0]`.
+
         Raises:
+          TypeError: complex values or weights.
           ValueError: a weight whose shape is not that of the leading axes of `values`.
 
         Example:
@@ -115,5 +121,10 @@ def _divided(total: np.ndarray, weight: np.ndarray) -> np.ndarray:
 def _array(values: Any) -> Array:
     """In float32 or wider, where sums of many rows are exact enough."""
     array = jnp.asarray(values, None if hasattr(values, "dtype") else float)
+    if jnp.iscomplexobj(array):
+        raise TypeError(
+            "a Mean takes real values and weights, got complex ones; take jnp.abs of "
+            "them, or a Mean of each part."
+        )
     wide = jnp.issubdtype(array.dtype, jnp.floating) and array.dtype.itemsize >= 4
     return array if wide else array.astype(jnp.float32)

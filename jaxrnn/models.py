@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxrnn.cells.activations import check_activation
-from jaxrnn.cells.base import Activation, AnyArray
+from jaxrnn.cells.base import Activation, AnyArray, check_size
 from jaxrnn.cells.params import glorot_uniform
 from jaxrnn.layers.embed import nonzero
 from jaxrnn.layers.linen import Embed
@@ -46,6 +46,7 @@ class TextClassifier(nn.Module):
 
     def __post_init__(self) -> None:
         check_activation("hidden_activation", self.hidden_activation)
+        _check_sizes(self, "vocab_size", "embed_features", "hidden_features")
         self.recurrent = adopted(self.recurrent)
         super().__post_init__()
 
@@ -106,6 +107,7 @@ class FlattenClassifier(nn.Module):
 
     def __post_init__(self) -> None:
         check_activation("hidden_activation", self.hidden_activation)
+        _check_sizes(self, "vocab_size", "embed_features", "hidden_features")
         super().__post_init__()
 
     @nn.compact
@@ -113,11 +115,13 @@ class FlattenClassifier(nn.Module):
         """Returns the logits.
 
         Raises:
-          TypeError, ValueError: wrong dtype or rank, ids out of range.
+          TypeError, ValueError: wrong dtype or rank, no time steps, ids out of range.
         """
         _check_rank(ids, ("batch", "time"))
         features = Embed(self.vocab_size, self.embed_features, name="embed")(ids)
-        features = features.reshape(features.shape[0], -1)
+        check_size("time, the last axis of ids,", ids.shape[1])
+        width = ids.shape[1] * self.embed_features
+        features = features.reshape(features.shape[0], width)
         hidden = _dense(self.hidden_features, name="hidden")(features)
         return _dense(1, name="head")(self.hidden_activation(hidden))[:, 0]
 
@@ -143,6 +147,7 @@ class Forecaster(nn.Module):
 
     def __post_init__(self) -> None:
         check_activation("hidden_activation", self.hidden_activation)
+        _check_sizes(self, "hidden_features")
         self.recurrent = adopted(self.recurrent)
         super().__post_init__()
 
@@ -170,6 +175,13 @@ class Forecaster(nn.Module):
         features = _as_features(features)
         hidden = _dense(self.hidden_features, name="hidden")(features)
         return _dense(1, name="head")(self.hidden_activation(hidden))[:, 0]
+
+
+def _check_sizes(model: nn.Module, *names: str) -> None:
+    """Raises where a size is given that is below 1."""
+    for name in names:
+        if getattr(model, name) is not None:
+            check_size(name, getattr(model, name))
 
 
 def _given(deterministic: bool | None) -> dict[str, bool]:

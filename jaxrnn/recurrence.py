@@ -5,11 +5,12 @@ import math
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from jaxrnn.cells.base import AnyArray, Carry, Cell, Params
+from jaxrnn.cells.base import AnyArray, Carry, Cell, Params, check_dtype
 from jaxrnn.cells.ops import is_divided
 from jaxrnn.solvers.base import Solver, Steps, flip, hold, restart
 from jaxrnn.solvers.default import default_solver
@@ -24,12 +25,39 @@ def lengths_to_mask(
       lengths: number of valid steps, from 0 to `time`.
       time: length of the time axis.
 
+    Raises:
+      TypeError: lengths that are not integers.
+      ValueError: a negative `time`; lengths outside of [0, time], where they are known,
+        that is outside of `jax.jit`.
+
     Example:
       >>> lengths_to_mask(jnp.array([2, 0]), 3).T.tolist()
       [[True, True, False], [False, False, False]]
     """
+    if time < 0:
+        raise ValueError(f"time must be a number of steps, 0 or more, got {time}.")
+    check_lengths(lengths, time)
+    lengths = jnp.asarray(lengths)
     steps = jnp.arange(time).reshape(-1, *([1] * lengths.ndim))
     return steps < lengths[None]
+
+
+def check_lengths(lengths: Any, time: int) -> None:
+    """Raises where lengths are no integers, or are known and outside of [0, time]."""
+    lengths = lengths if hasattr(lengths, "dtype") else jnp.asarray(lengths)
+    if not jnp.issubdtype(lengths.dtype, jnp.integer):
+        raise TypeError(
+            f"lengths must be integers, got {lengths.dtype}; a mask of bools is given "
+            "as mask."
+        )
+    if isinstance(lengths, jax.core.Tracer) or lengths.size == 0:
+        return
+    known = np.asarray(lengths)
+    if known.min() < 0 or known.max() > time:
+        raise ValueError(
+            f"lengths must lie between 0 and the number of steps, {time}, got "
+            f"{known.min()} to {known.max()}."
+        )
 
 
 def rnn(
@@ -88,7 +116,7 @@ def rnn(
       goes in again as `initial_carry`: a sequence in pieces is the whole sequence.
 
     Raises:
-      TypeError: inputs, mask or resets of the wrong dtype.
+      TypeError: inputs, mask, resets, initial carry or `dtype` of the wrong dtype.
       ValueError: params, mask or initial carry that do not fit; each message says the
         rule, what was found, and the way out.
 
@@ -103,7 +131,7 @@ def rnn(
     """
     steps = Steps(inputs, mask, resets)
     carry = _checked(cell, params, steps, initial_carry)
-    dtype = dtype or jnp.result_type(inputs, *params.values())
+    dtype = _dtype_of(dtype, inputs, *params.values())
     solver = solver or _default_solver(cell, params, steps, dtype)
     return _rnn(
         dict(params),
@@ -150,7 +178,7 @@ def rnn_carries(
     """
     steps = Steps(inputs, mask, resets)
     carry = _checked(cell, params, steps, initial_carry)
-    dtype = dtype or jnp.result_type(inputs, *params.values())
+    dtype = _dtype_of(dtype, inputs, *params.values())
     solver = solver or _default_solver(cell, params, steps, dtype)
     return _rnn_carries(
         dict(params),
@@ -207,7 +235,7 @@ def rnn_step(
     _check_params(cell, params, inputs.shape[-1])
     check_marks("resets", "a new episode", resets, inputs, axes="(*batch,)")
     carry = _as_carry("carry", cell, params, carry, inputs.shape[:-1])
-    dtype = dtype or jnp.result_type(inputs, *jax.tree.leaves(carry))
+    dtype = _dtype_of(dtype, inputs, *jax.tree.leaves(carry))
     return _step(dict(params), carry, inputs, resets, cell=cell, dtype=dtype)
 
 
@@ -284,6 +312,13 @@ def _rnn(
     if not hold_outputs:
         outputs = hold(steps.mask, outputs, jnp.zeros_like(outputs))
     return last, outputs
+
+
+def _dtype_of(dtype: Any, *arrays: Any) -> Any:
+    """That of the computation: the one asked for, or what the arrays promote to."""
+    dtype = jnp.result_type(*arrays) if dtype is None else dtype
+    check_dtype("the dtype of a recurrence (of dtype, inputs and params)", dtype)
+    return dtype
 
 
 def _in_dtype(dtype: Any, arrays: Any) -> Any:
@@ -377,4 +412,10 @@ def _as_carry(
             f"{name} must have the shapes {wanted} for {cell.name}, got {found}; "
             "cell.initial_carry(params, batch_shape) makes one of zeros."
         )
+    for leaf in jax.tree.leaves(carry):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise TypeError(
+                f"{name} must be floating point, got {leaf.dtype}; convert numbers "
+                "with carry.astype(jnp.float32)."
+            )
     return carry

@@ -22,6 +22,39 @@ class ParamSpec(NamedTuple):
     init: Initializer
 
 
+def check_size(name: str, size: Any) -> None:
+    """Raises a ValueError where a number of features, or of ids, is none.
+
+    Example:
+      >>> check_size("features", 0)
+      Traceback (most recent call last):
+      ValueError: features must be a whole number of at least 1, got 0.
+    """
+    is_whole = isinstance(size, int | np.integer) and not isinstance(size, bool)
+    if not is_whole or size < 1:
+        raise ValueError(f"{name} must be a whole number of at least 1, got {size!r}.")
+
+
+def check_dtype(name: str, dtype: Any) -> None:
+    """Raises a TypeError where something is to be computed, or kept, in no floats.
+
+    Args:
+      name: for the message.
+      dtype: None passes: it stands for a default.
+
+    Example:
+      >>> check_dtype("dtype", jnp.bfloat16)
+      >>> check_dtype("dtype", int)
+      Traceback (most recent call last):
+      TypeError: dtype must be floating point, such as jnp.float32, got int64.
+    """
+    if dtype is not None and not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(
+            f"{name} must be floating point, such as jnp.float32, got "
+            f"{np.dtype(dtype)}."
+        )
+
+
 class Adjoint(NamedTuple):
     """Backpropagation through the steps of one cell, written by hand.
 
@@ -144,11 +177,18 @@ def init_params(
     Returns:
       `{name: array}` in the order of `cell.param_specs`.
 
+    Raises:
+      TypeError: a dtype that is not floating point.
+      ValueError: `in_features` or `features` below 1.
+
     Example:
       >>> params = init_params(lstm, jax.random.key(0), in_features=2, features=3)
       >>> {name: value.shape for name, value in params.items()}
       {'kernel': (2, 12), 'recurrent_kernel': (3, 12), 'bias': (12,)}
     """
+    check_size("in_features", in_features)
+    check_size("features", features)
+    check_dtype("dtype", dtype)
     specs = cell.param_specs(in_features, features)
     keys = jax.random.split(key, len(specs))
     return {

@@ -8,7 +8,15 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxrnn.cells.activations import check_activation, derivative_from_output
-from jaxrnn.cells.base import Activation, Adjoint, Cell, Initializer, Params, ParamSpec
+from jaxrnn.cells.base import (
+    Activation,
+    Adjoint,
+    Cell,
+    Initializer,
+    Params,
+    ParamSpec,
+    check_size,
+)
 from jaxrnn.cells.ops import (
     affine_gradients,
     affine_project,
@@ -65,6 +73,10 @@ def lstm_cell(
     Returns:
       A `Cell` whose carry is an `LSTMCarry`; the same object for equal settings.
 
+    Raises:
+      TypeError: an activation that is no function.
+      ValueError: `projection_features` below 1.
+
     Example:
       >>> lstm_cell() is lstm
       True
@@ -80,6 +92,8 @@ def lstm_cell(
     """
     check_activation("activation", activation)
     check_activation("recurrent_activation", recurrent_activation)
+    if projection_features is not None:
+        check_size("projection_features", projection_features)
     return _build(
         activation,
         recurrent_activation,

@@ -1,6 +1,7 @@
 """How are examples kept in memory, split, and cut into batches of one shape?"""
 
 import math
+import operator
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -58,7 +59,8 @@ def check_dataset(dataset: Dataset) -> None:
     Raises:
       ValueError: if the dataset is empty, or an array has another number of
         examples, or `mask` is not a bool array of `inputs.shape[:2]`, or
-        `sample_weight` is not one number per example.
+        `sample_weight` is not one number per example, or integers of NumPy do not
+        fit into the 32 bits that JAX keeps of them.
 
     Example:
       >>> check_dataset(Dataset(np.zeros((3, 2)), np.zeros(2)))
@@ -89,6 +91,67 @@ def check_dataset(dataset: Dataset) -> None:
         raise ValueError(
             f"sample_weight must be one number per example ({examples},), got shape "
             f"{sample_weight.shape}."
+        )
+    check_integers("inputs", inputs)
+    check_integers("targets", targets)
+
+
+def check_integers(name: str, values: Any) -> None:
+    """Raises where integers of NumPy would wrap around on their way into JAX.
+
+    JAX keeps 32 bits of an integer and drops the others without a word: 2**32 + 3
+    becomes 3. (With `jax_enable_x64` it keeps all; put such arrays on the device
+    yourself, `jnp.asarray(values)`: what is there already is not checked.)
+
+    Args:
+      name: for the message.
+      values: any array; what is no 64-bit integer array of NumPy passes at once.
+
+    Raises:
+      ValueError: integers outside of what 32 bits hold.
+
+    Example:
+      >>> check_integers("ids", np.array([1, 2**31 - 1]))
+      >>> check_integers("ids", np.array([1, 2**31]))
+      Traceback (most recent call last):
+      ValueError: ids must be integers from -2147483648 to 2147483647, got 1 to \
+2147483648, which would wrap around; convert larger numbers to float.
+    """
+    if not isinstance(values, np.ndarray) or values.size == 0:
+        return
+    if values.dtype.kind not in "iu" or values.dtype.itemsize <= 4:
+        return
+    kept = np.iinfo(np.int32 if values.dtype.kind == "i" else np.uint32)
+    low, high = int(values.min()), int(values.max())
+    if low < kept.min or high > kept.max:
+        raise ValueError(
+            f"{name} must be integers from {kept.min} to {kept.max}, got {low} to "
+            f"{high}, which would wrap around; convert larger numbers to float."
+        )
+
+
+def check_batch(batch: Batch) -> None:
+    """Raises where the arrays of a batch differ in their number of rows.
+
+    Args:
+      batch: of arrays; what is None, or a pytree of arrays, is left to its reader.
+
+    Raises:
+      ValueError: arrays of different lengths, or of no rows.
+
+    Example:
+      >>> check_batch(Batch(np.zeros((2, 3)), np.zeros(5), None, np.ones(2)))
+      Traceback (most recent call last):
+      ValueError: the arrays of a batch must all have the same number of rows, 1 or \
+more, got shapes {'inputs': (2, 3), 'targets': (5,), 'sample_weight': (2,)}.
+    """
+    arrays = batch._asdict().items()
+    shapes = {name: tuple(x.shape) for name, x in arrays if hasattr(x, "shape")}
+    rows = {shape[:1] for shape in shapes.values()}
+    if len(rows) > 1 or rows & {(), (0,)}:
+        raise ValueError(
+            "the arrays of a batch must all have the same number of rows, 1 or more, "
+            f"got shapes {shapes}."
         )
 
 
@@ -131,6 +194,22 @@ def split_last(dataset: Dataset, fraction: float) -> tuple[Dataset, Dataset]:
     return _take(dataset, slice(split_at)), _take(dataset, slice(split_at, None))
 
 
+def check_count(name: str, count: int) -> None:
+    """Raises where a number of things is no whole number, or less than 1.
+
+    Example:
+      >>> check_count("batch_size", 0)
+      Traceback (most recent call last):
+      ValueError: batch_size must be at least 1, got 0.
+    """
+    try:
+        operator.index(count)
+    except TypeError:
+        raise TypeError(f"{name} must be a whole number, got {count!r}.") from None
+    if count < 1:
+        raise ValueError(f"{name} must be at least 1, got {count}.")
+
+
 def num_batches(examples: int, batch_size: int) -> int:
     """Counts the batches of `batches`, the filled last one included.
 
@@ -139,6 +218,7 @@ def num_batches(examples: int, batch_size: int) -> int:
       batch_size: rows per batch.
 
     Raises:
+      TypeError: if one of them is no whole number.
       ValueError: if one of them is less than 1.
 
     Example:
@@ -146,8 +226,7 @@ def num_batches(examples: int, batch_size: int) -> int:
       196
     """
     for name, size in (("examples", examples), ("batch_size", batch_size)):
-        if size < 1:
-            raise ValueError(f"{name} must be at least 1, got {size}.")
+        check_count(name, size)
     return -(-examples // batch_size)
 
 
@@ -251,7 +330,8 @@ def streams(sequence: Shaped[np.ndarray, "length ..."], batch_size: int) -> Data
       each step, 1 or 0.
 
     Raises:
-      ValueError: a sequence without a next element, or `batch_size` less than 1.
+      ValueError: a sequence without a next element, integers that do not fit into
+        32 bits, or `batch_size` less than 1.
 
     Example:
       >>> stream = streams(np.array([3, 1, 4, 1, 5, 9]), 2)
@@ -260,12 +340,13 @@ def streams(sequence: Shaped[np.ndarray, "length ..."], batch_size: int) -> Data
       >>> stream.sample_weight.tolist()
       [[1.0, 1.0, 1.0], [1.0, 1.0, 0.0]]
     """
-    length, *rest = sequence.shape
-    if length < 2:
+    if sequence.ndim == 0 or len(sequence) < 2:
         raise ValueError(
             "a sequence must hold at least two elements, an input and the target that "
             f"follows, got shape {sequence.shape}."
         )
+    check_integers("sequence", sequence)
+    length, *rest = sequence.shape
     time = num_batches(length - 1, batch_size)
     filler = batch_size * time - (length - 1)
 

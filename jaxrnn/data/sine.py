@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from jaxrnn.data.batches import Dataset
+from jaxrnn.data.batches import Dataset, check_count
 
 
 def sine_series(
@@ -27,8 +27,7 @@ def sine_series(
       >>> sine_series(3, rng=np.random.default_rng(0)).round(3).tolist()
       [0.637, 0.29, 0.081]
     """
-    if length < 1:
-        raise ValueError(f"length must be at least 1, got {length}.")
+    check_count("length", length)
     return np.sin(0.02 * np.arange(length)) + rng.random(length)
 
 
@@ -50,6 +49,7 @@ def sine_windows(
       in the units of `series`.
 
     Raises:
+      TypeError: if `series` is not of real numbers, or `step` no whole number.
       ValueError: if `step` is less than 1, or `series` is not one finite row of
         more than `step` values.
 
@@ -74,10 +74,14 @@ def window_as_features(
     With one time step from a zero carry the recurrent kernel never acts, and a
     recurrent layer is a dense layer. `window_as_time` lets it act.
 
+    Raises:
+      ValueError: windows that are not (examples, step).
+
     Example:
       >>> window_as_features(np.zeros((900, 4), np.float32)).shape
       (900, 1, 4)
     """
+    _check_windows(windows)
     return windows[:, None, :]
 
 
@@ -86,10 +90,14 @@ def window_as_time(
 ) -> Float32[np.ndarray, "examples step 1"]:
     """Makes a window `step` time steps of one feature.
 
+    Raises:
+      ValueError: windows that are not (examples, step).
+
     Example:
       >>> window_as_time(np.zeros((900, 4), np.float32)).shape
       (900, 4, 1)
     """
+    _check_windows(windows)
     return windows[:, :, None]
 
 
@@ -116,6 +124,7 @@ def sine_datasets(
       with as many examples as the part has values.
 
     Raises:
+      TypeError: as `sine_windows`.
       ValueError: if `train_length` leaves a part without a whole window, or as
         `sine_windows`.
 
@@ -138,9 +147,21 @@ def sine_datasets(
     return Dataset(layout(train), train_targets), Dataset(layout(test), test_targets)
 
 
+def _check_windows(windows: np.ndarray) -> None:
+    if windows.ndim != 2:
+        raise ValueError(
+            f"windows must have the shape (examples, step), got {windows.shape}; "
+            "sine_windows makes them."
+        )
+
+
 def _check_series(series: np.ndarray, step: int) -> None:
-    if step < 1:
-        raise ValueError(f"step must be at least 1, got {step}.")
+    check_count("step", step)
+    if series.dtype.kind not in "fiu":
+        raise TypeError(
+            f"series must be real numbers, got {series.dtype}; make windows of its "
+            "parts, or convert it by series.astype(float)."
+        )
     if series.ndim != 1:
         raise ValueError(
             f"series must have the shape (time,), got {series.shape}; "

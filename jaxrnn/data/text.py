@@ -183,8 +183,9 @@ def pad_sequences(
       value: what short rows are filled with.
 
     Raises:
-      TypeError: if a row is not a flat row of integers.
-      ValueError: if there are no rows, or an option is not one of the above.
+      TypeError: if a row is not a flat row of integers, or `value` is no integer.
+      ValueError: if there are no rows, or an option is not one of the above, or an
+        integer does not fit into the 32 bits of the result.
 
     Example:
       >>> pad_sequences([[1, 2, 3], [4]], 2).tolist()
@@ -204,6 +205,9 @@ def pad_sequences(
             f"max_length must be at least 1, got {max_length}; "
             "None takes the length of the longest row."
         )
+    if np.asarray(value).shape != () or np.asarray(value).dtype.kind not in "iu":
+        raise TypeError(f"value must be one integer, got {value!r}.")
+    _check_int32("value", np.asarray(value))
     padded = np.full((len(sequences), max_length), value, np.int32)
     for example, row in enumerate(sequences):
         if len(row) == 0:
@@ -214,12 +218,25 @@ def pad_sequences(
                 f"sequences must be flat rows of integers, got {kept.dtype} of shape "
                 f"{kept.shape} in row {example}; Tokenizer.encode makes such rows."
             )
+        _check_int32(f"the ids of row {example}", kept)
         kept = kept[-max_length:] if truncating == "pre" else kept[:max_length]
         if padding == "pre":
             padded[example, max_length - len(kept) :] = kept
         else:
             padded[example, : len(kept)] = kept
     return padded
+
+
+def _check_int32(name: str, ids: np.ndarray) -> None:
+    if ids.dtype == np.int32:
+        return
+    fits = np.iinfo(np.int32)
+    low, high = int(ids.min()), int(ids.max())
+    if low < fits.min or high > fits.max:
+        raise ValueError(
+            f"{name} must fit into int32, from {fits.min} to {fits.max}, got {low} to "
+            f"{high}, which would wrap around; Tokenizer.encode makes small ids."
+        )
 
 
 def padding_mask(
@@ -238,4 +255,5 @@ def padding_mask(
       >>> padding_mask(np.array([[0, 7], [5, 6]])).tolist()
       [[False, True], [True, True]]
     """
-    return ids != value
+    # A list by itself is unequal as a whole.
+    return (ids if hasattr(ids, "shape") else np.asarray(ids)) != value

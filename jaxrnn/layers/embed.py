@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxrnn.cells.base import check_dtype, check_size
 from jaxrnn.cells.ops import is_divided
 
 
@@ -39,6 +40,14 @@ def look_up(
 def nonzero(ids: Int[Any, "*shape"]) -> Bool[Array, "*shape"]:
     """The mask of Keras' `mask_zero`: id 0 is padding."""
     return jnp.asarray(ids) != 0
+
+
+def check_table(vocab_size: int, features: int, dtype: Any, param_dtype: Any) -> None:
+    """Raises where an option of an Embed is no size or dtype."""
+    check_size("vocab_size", vocab_size)
+    check_size("features", features)
+    check_dtype("dtype", dtype)
+    check_dtype("param_dtype", param_dtype)
 
 
 def check_ids(ids: Any, vocab_size: int) -> None:

@@ -5,13 +5,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.linen.recurrent import flip_sequences
 from jaxtyping import Array
 
-from jaxrnn.cells.base import Carry, Cell, Params
+from jaxrnn.cells.base import Carry, Cell, Params, check_size
 from jaxrnn.layers.options import CallOptions
 from jaxrnn.layers.run import Ran
-from jaxrnn.recurrence import rnn_carries
+from jaxrnn.recurrence import check_lengths, rnn_carries
 from jaxrnn.solvers.base import Solver, Steps, flip, hold, restart
 
 
@@ -73,9 +74,24 @@ def stepped(cell: Any, carry: Carry, step: Steps, start: Carry) -> tuple[Carry, 
     """
     carry = restart(step.resets, start, carry)
     new, output = cell(carry, step.inputs)
-    new = jax.tree.map(lambda x, like: x.astype(like.dtype), new, carry)
+    new = jax.tree.map(_in_dtype_of, carry, new)
     carry = hold(step.mask, new, carry)
     return carry, (output, carry)
+
+
+def _in_dtype_of(before: Array, after: Array) -> Array:
+    """The carry after a step in the dtype it had, which may be the narrower float."""
+    kinds = jnp.floating, jnp.complexfloating, jnp.integer, jnp.bool_
+    if any(
+        jnp.issubdtype(before.dtype, kind) != jnp.issubdtype(after.dtype, kind)
+        for kind in kinds
+    ):
+        raise TypeError(
+            f"the cell turns a carry of {before.dtype} into one of {after.dtype}, "
+            "which would be rounded at every step; give an initial_carry of "
+            f"{after.dtype}."
+        )
+    return after.astype(before.dtype)
 
 
 def call_as_flax(
@@ -95,9 +111,25 @@ def call_as_flax(
             sequences,
         )
 
+    if batch_axes < 0:
+        raise ValueError(
+            "inputs must have a time axis before those of features, of which the cell "
+            f"takes {loop.feature_axes}, got shape {inputs.shape}."
+        )
     inputs = jnp.moveaxis(inputs, time_axis, 0)
+    if seq_lengths is not None:
+        batch_shape = inputs.shape[1 : 1 + batch_axes]
+        if np.shape(seq_lengths) != batch_shape:
+            raise ValueError(
+                f"seq_lengths must have the batch shape of inputs {batch_shape}, got "
+                f"{np.shape(seq_lengths)}."
+            )
+        check_lengths(seq_lengths, len(inputs))
+        seq_lengths = jnp.asarray(seq_lengths)
     if initial_carry is None:
         initial_carry = loop.start(inputs.shape[1:])
+    if len(inputs) == 0:
+        seq_lengths = None  # nothing to flip, and the carry stays the initial one
     inputs = flip_valid(inputs) if options.reverse else inputs
     looped = loop.run(Steps(inputs), initial_carry)
     outputs = looped.outputs
@@ -108,8 +140,7 @@ def call_as_flax(
         return outputs
     carry = looped.last
     if seq_lengths is not None:
-        lengths = jnp.asarray(seq_lengths)
-        carry = _at(lengths - 1, looped.carries, initial_carry)
+        carry = _at(seq_lengths - 1, looped.carries, initial_carry)
     return carry, outputs
 
 
@@ -131,8 +162,11 @@ def run_as_layer(
     looped = loop.run(steps, initial_carry)
     mask = steps.mask
     outputs = hold(mask, looped.outputs, jnp.zeros_like(looped.outputs))
-    last = outputs[-1]
-    if mask is not None:
+    # Without any step there is no last output, and it is 0, as where none is valid.
+    last = (
+        outputs[-1] if steps.time else jnp.zeros_like(outputs, shape=outputs.shape[1:])
+    )
+    if mask is not None and steps.time:
         time = len(mask)
         steps_before = jnp.arange(time).reshape(-1, *([1] * (mask.ndim - 1)))
         index = jnp.where(mask, steps_before, -1).max(axis=0)
@@ -159,6 +193,19 @@ def _at(index: Array, sequences: Any, without: Any) -> Any:
 def in_dtype(dtype: Any, carry: Carry) -> Carry:
     """A carry in the dtype of the computation; None leaves it."""
     return carry if dtype is None else jax.tree.map(lambda x: x.astype(dtype), carry)
+
+
+NO_STEP = (
+    "an RNN has no `step` and no `initial_carry`: a cell of Flax is a step by itself; "
+    "call the RNN with the whole sequence, or write Recurrent(32, cell=...) around a "
+    "cell of jaxrnn."
+)
+
+
+def check_sizes(in_features: int, features: int) -> None:
+    """Raises where a cell of jaxrnn would have parameters without elements."""
+    check_size("in_features, the last axis of inputs,", in_features)
+    check_size("features", features)
 
 
 def check_settings(

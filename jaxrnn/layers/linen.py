@@ -10,7 +10,13 @@ from flax.linen.dtypes import promote_dtype
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from jaxrnn.cells.base import AnyArray, Carry, Initializer
-from jaxrnn.layers.embed import check_ids, look_up, nonzero, uniform_embedding
+from jaxrnn.layers.embed import (
+    check_ids,
+    check_table,
+    look_up,
+    nonzero,
+    uniform_embedding,
+)
 from jaxrnn.layers.options import (
     CallOptions,
     CellOptions,
@@ -35,7 +41,9 @@ class Embed(nn.Module):
 
     An id outside [0, vocab_size) raises where its value is known, that is outside of
     `jit`. Inside of `jit`, where nothing can raise, its features are NaN, so that the
-    loss is NaN too (`flax.linen.Embed` lets negative ids count from the end).
+    loss is NaN too (`flax.linen.Embed` lets negative ids count from the end). What
+    `jit` itself is given as 64-bit integers of NumPy has lost its upper bits there;
+    `jaxrnn.data` and the functions that train refuse what would wrap around.
 
     Attributes:
       vocab_size: number of ids, padding included; Keras' `input_dim`.
@@ -46,6 +54,10 @@ class Embed(nn.Module):
         that mask on unseen; here it is an argument of the next layer.
       dtype: of the result; None keeps `param_dtype`.
       param_dtype: of the parameter `embedding` (vocab_size, features).
+
+    Raises:
+      TypeError: a `dtype` or `param_dtype` that is not floating point.
+      ValueError: `vocab_size` or `features` below 1.
 
     Example:
       >>> embed = Embed(vocab_size=10, features=4, mask_zero=True)
@@ -62,6 +74,10 @@ class Embed(nn.Module):
     mask_zero: bool = False
     dtype: Any = None
     param_dtype: Any = jnp.float32
+
+    def __post_init__(self) -> None:
+        check_table(self.vocab_size, self.features, self.dtype, self.param_dtype)
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, ids: Int[AnyArray, "*shape"]) -> Any:
@@ -195,6 +211,10 @@ class Layer(nn.Module):
 
 class _Recurrent(RecurrentOptions, Layer):
     """The parameters and the key of a layer that runs a cell."""
+
+    def __post_init__(self) -> None:
+        self.check()
+        super().__post_init__()
 
     @nn.compact
     def run(

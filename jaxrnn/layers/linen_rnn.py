@@ -6,12 +6,14 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from jaxrnn.cells.base import Carry, Cell
+from jaxrnn.cells.base import Carry, Cell, check_size
 from jaxrnn.layers.flax_rnn import (
+    NO_STEP,
     Loop,
     Looped,
     call_as_flax,
     check_settings,
+    check_sizes,
     in_dtype,
     loop_of_cell,
     run_as_layer,
@@ -45,7 +47,7 @@ class RNN(nn.Module):
 
     Raises:
       ValueError: a setting that is not for this kind of cell; a jaxrnn cell without
-        `features`.
+        `features`, or with less than 1.
 
     Example:
       >>> import flax.linen as nn
@@ -93,6 +95,8 @@ class RNN(nn.Module):
                 f"the cell {self.cell.name} needs features, the size of its hidden "
                 "vector; write RNN(cell, features=32)."
             )
+        if self.features is not None:
+            check_size("features", self.features)
         super().__post_init__()
 
     @property
@@ -135,6 +139,12 @@ class RNN(nn.Module):
           time_major: the time axis is the first one.
           reverse: process from the last valid step to the first.
           keep_order: return the outputs of a reversed run in input order.
+
+        Raises:
+          TypeError: seq_lengths that are not integers; an initial carry whose dtype the
+            cell does not keep.
+          ValueError: seq_lengths of another shape than (*batch,), or outside of
+            [0, time] where they are known.
         """
         options = self.call_options.changed(
             return_carry=return_carry,
@@ -158,10 +168,19 @@ class RNN(nn.Module):
         loop = self._loop(steps.inputs.shape[-1], None)
         return run_as_layer(loop, steps, initial_carry, reverse=self.reverse != reverse)
 
+    def initial_carry(self, batch_shape: tuple[int, ...] = ()) -> Carry:
+        """Raises a TypeError: a Flax cell has one of its own."""
+        raise TypeError(NO_STEP)
+
+    def step(self, carry: Carry, inputs: Any, *, resets: Any = None) -> Any:
+        """Raises a TypeError: a Flax cell is a step by itself."""
+        raise TypeError(NO_STEP)
+
     @nn.compact
     def _loop(self, in_features: int, init_key: Any) -> Loop:
         if isinstance(self.cell, Cell):
             assert self.features is not None  # __post_init__ saw to it
+            check_sizes(in_features, self.features)
             specs = self.cell.param_specs(in_features, self.features)
             params = {
                 name: self.param(name, spec.init, spec.shape, jax.numpy.float32)

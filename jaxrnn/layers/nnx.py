@@ -10,8 +10,14 @@ from flax import nnx
 from flax.linen.dtypes import promote_dtype
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxrnn.cells.base import AnyArray, Carry, Initializer
-from jaxrnn.layers.embed import check_ids, look_up, nonzero, uniform_embedding
+from jaxrnn.cells.base import AnyArray, Carry, Initializer, check_size
+from jaxrnn.layers.embed import (
+    check_ids,
+    check_table,
+    look_up,
+    nonzero,
+    uniform_embedding,
+)
 from jaxrnn.layers.options import (
     CallOptions,
     CellOptions,
@@ -43,6 +49,9 @@ class Embed(nnx.Module):
       param_dtype: of the parameter `embedding` (vocab_size, features).
       rngs: a key for the parameters.
 
+    Raises:
+      TypeError, ValueError: as `jaxrnn.Embed`.
+
     Example:
       >>> from flax import nnx
       >>> import jaxrnn.nnx
@@ -62,6 +71,7 @@ class Embed(nnx.Module):
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
+        check_table(vocab_size, features, dtype, param_dtype)
         self.vocab_size = vocab_size
         self.features = features
         self.mask_zero = mask_zero
@@ -174,6 +184,8 @@ class _Recurrent(RecurrentOptions, _InFeatures, Layer):
     rngs: dataclasses.InitVar[nnx.Rngs]
 
     def __post_init__(self, rngs: nnx.Rngs) -> None:
+        self.check()
+        check_size("in_features", self.in_features)
         for name, spec in self.specs(self.in_features).items():
             value = spec.init(rngs.params(), spec.shape, self.param_dtype)
             setattr(self, name, nnx.Param(value))

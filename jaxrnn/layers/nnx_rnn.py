@@ -9,10 +9,12 @@ from flax import nnx
 
 from jaxrnn.cells.base import Carry, Cell
 from jaxrnn.layers.flax_rnn import (
+    NO_STEP,
     Loop,
     Looped,
     call_as_flax,
     check_settings,
+    check_sizes,
     in_dtype,
     loop_of_cell,
     run_as_layer,
@@ -47,7 +49,7 @@ class RNN(nnx.Module):
 
     Raises:
       ValueError: a setting that is not for this kind of cell; a jaxrnn cell without
-        its sizes or `rngs`.
+        its sizes or `rngs`, or with sizes below 1.
 
     Example:
       >>> from flax import nnx
@@ -117,6 +119,9 @@ class RNN(nnx.Module):
                 f"{rngs}; write RNN(cell, in_features=8, features=32, "
                 "rngs=nnx.Rngs(0))."
             )
+        assert in_features is not None  # for the type checker
+        assert features is not None
+        check_sizes(in_features, features)
         specs = self.cell.param_specs(in_features, features)
         self.names = tuple(specs)
         for name, spec in specs.items():
@@ -170,6 +175,14 @@ class RNN(nnx.Module):
         return run_as_layer(
             self._loop(None), steps, initial_carry, reverse=self.reverse != reverse
         )
+
+    def initial_carry(self, batch_shape: tuple[int, ...] = ()) -> Carry:
+        """Raises a TypeError: a Flax cell has one of its own."""
+        raise TypeError(NO_STEP)
+
+    def step(self, carry: Carry, inputs: Any, *, resets: Any = None) -> Any:
+        """Raises a TypeError: a Flax cell is a step by itself."""
+        raise TypeError(NO_STEP)
 
     def _loop(self, rngs: nnx.Rngs | nnx.RngStream | None) -> Loop:
         if isinstance(self.cell, Cell):

@@ -46,6 +46,16 @@ def another(
     return layer.fresh(rngs, in_features)
 
 
+def width_of(layer: Any) -> int:
+    """The width of what a layer hands on to the next one."""
+    if not hasattr(type(layer), "out_features"):
+        raise TypeError(
+            f"this {type(layer).__name__} does not say how wide its outputs are, as "
+            "no cell of Flax does; give all layers: Stacked([first, second])."
+        )
+    return layer.out_features
+
+
 def ids_of_params(layer: nnx.Module) -> set[int]:
     """Of a layer and all parameters inside of it."""
     found = (value for _, value in nnx.iter_graph(layer))
@@ -105,15 +115,16 @@ class Bidirectional(Layer):
                 "a Bidirectional with merge=None returns a pair, which has no width; "
                 "give it a function."
             )
-        widths = self.forward.out_features, self.reverse.out_features
+        widths = width_of(self.forward), width_of(self.reverse)
         rows = [jax.ShapeDtypeStruct((width,), jnp.float32) for width in widths]
         return jax.eval_shape(self.merge, *rows).shape[-1]
 
     def fresh(self, rngs: nnx.Rngs, in_features: int | None = None) -> "Bidirectional":
         """A layer with the same options, and parameters of its own."""
+        by_hand = "Bidirectional(forward, reverse)"
         return Bidirectional(
-            self.forward.fresh(rngs, in_features),
-            self.reverse.fresh(rngs, in_features),
+            another(self.forward, rngs, by_hand, in_features),
+            another(self.reverse, rngs, by_hand, in_features),
             merge=self.merge,
         )
 
@@ -177,7 +188,7 @@ class Stacked(Layer):
         stack = listed(layers, num_layers)
         check_layers(stack)
         while len(stack) < (num_layers or 0):
-            width = stack[0].out_features
+            width = width_of(stack[0])
             stack.append(another(stack[0], rngs, "Stacked([first, second])", width))
         check_separate([ids_of_params(layer) for layer in stack])
         check_stack(stack)
@@ -198,13 +209,16 @@ class Stacked(Layer):
     @property
     def out_features(self) -> int:
         """The width of the outputs."""
-        return self.layers[-1].out_features
+        return width_of(self.layers[-1])
 
     def fresh(self, rngs: nnx.Rngs, in_features: int | None = None) -> "Stacked":
         """A layer with the same options, and parameters of its own."""
         first, *rest = self.layers
+        by_hand = "Stacked([first, second])"
+        layers = [another(first, rngs, by_hand, in_features)]
+        layers += [another(layer, rngs, by_hand) for layer in rest]
         return Stacked(
-            [first.fresh(rngs, in_features), *(layer.fresh(rngs) for layer in rest)],
+            layers,
             dropout=self.drop.rate,
             rngs=rngs,
         )

@@ -6,10 +6,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrnn.cells.base import Activation, Cell, Initializer, ParamSpec
+from jaxrnn.cells.base import (
+    Activation,
+    Cell,
+    Initializer,
+    ParamSpec,
+    check_dtype,
+    check_size,
+)
 from jaxrnn.cells.gru import gru_cell
 from jaxrnn.cells.lstm import lstm_cell, with_unit_forget
-from jaxrnn.cells.noise import dropout_cell, zoneout_cell
+from jaxrnn.cells.noise import check_rate, dropout_cell, zoneout_cell
 from jaxrnn.cells.simple_rnn import simple_rnn_cell
 from jaxrnn.solvers.base import Solver
 
@@ -74,6 +81,10 @@ class RecurrentOptions:
       dtype: of the computation, carry and outputs; None takes what inputs and
         parameters promote to.
       param_dtype: of the parameters.
+
+    Raises:
+      TypeError: a `dtype` or `param_dtype` that is not floating point.
+      ValueError: `features` below 1, a rate outside of [0, 1).
     """
 
     features: int
@@ -94,6 +105,16 @@ class RecurrentOptions:
     solver: Solver | None = None
     dtype: Any = None
     param_dtype: Any = jnp.float32
+
+    def check(self) -> None:
+        """Raises where an option is no size, rate or dtype."""
+        check_size("features", self.features)
+        check_rate("dropout", self.dropout)
+        check_rate("recurrent_dropout", self.recurrent_dropout)
+        for rate in jax.tree.leaves(self.zoneout):
+            check_rate("zoneout", rate)
+        check_dtype("dtype", self.dtype)
+        check_dtype("param_dtype", self.param_dtype)
 
     def make_cell(self) -> Cell:
         """The cell that this layer runs, without noise."""
@@ -123,6 +144,7 @@ class RecurrentOptions:
 
     def specs(self, in_features: int) -> dict[str, ParamSpec]:
         """The parameters, with the initial values chosen."""
+        check_size("in_features, the last axis of inputs,", in_features)
         chosen = {
             "kernel": self.kernel_init,
             "recurrent_kernel": self.recurrent_kernel_init,

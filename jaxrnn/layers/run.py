@@ -3,9 +3,7 @@
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
-import jax.core
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
 from jaxrnn.cells.base import Carry, Params
@@ -101,29 +99,18 @@ def to_steps(
         inputs = jnp.moveaxis(inputs, -2, 0)
         mask, resets = jax.tree.map(lambda x: jnp.moveaxis(x, -1, 0), (mask, resets))
     if given and mask is None:
-        mask = _mask_of(jnp.asarray(given[0]), inputs)
+        mask = _mask_of(given[0], inputs)
     return Steps(inputs, mask, resets)
 
 
-def _mask_of(lengths: Array, inputs: Array) -> Array:
+def _mask_of(lengths: Any, inputs: Array) -> Array:
     time, *batch_shape = inputs.shape[:-1]
+    lengths = lengths if hasattr(lengths, "dtype") else jnp.asarray(lengths)
     if lengths.shape != tuple(batch_shape):
         raise ValueError(
             f"lengths must have the batch shape of inputs {tuple(batch_shape)}, got "
             f"{lengths.shape}."
         )
-    if not jnp.issubdtype(lengths.dtype, jnp.integer):
-        raise TypeError(
-            f"lengths must be integers, got {lengths.dtype}; a mask of bools is given "
-            "as mask."
-        )
-    if not isinstance(lengths, jax.core.Tracer) and lengths.size:
-        known = np.asarray(lengths)
-        if known.min() < 0 or known.max() > time:
-            raise ValueError(
-                f"lengths must lie between 0 and the number of steps, {time}, got "
-                f"{known.min()} to {known.max()}."
-            )
     return lengths_to_mask(lengths, time)
 
 
@@ -202,9 +189,9 @@ def step_cell(
     inputs = jnp.asarray(inputs)
     check_floating(inputs)
     dtype = layer.dtype or jnp.result_type(inputs, *params.values())
-    carry, inputs = jax.tree.map(lambda x: _cast(x, dtype), (carry, inputs))
     resets = None if resets is None else jnp.asarray(resets)
-    return rnn_step(layer.make_noisy_cell(), params, carry, inputs, resets=resets)
+    cell = layer.make_noisy_cell()
+    return rnn_step(cell, params, carry, inputs, resets=resets, dtype=dtype)
 
 
 def _cast(array: Array, dtype: Any) -> Array:

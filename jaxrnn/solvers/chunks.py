@@ -4,12 +4,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import PyTree
 
 
 def check_chunk(chunk: int | None) -> None:
-    """Raises a ValueError where `chunk` is no number of steps."""
-    if chunk is not None and chunk < 1:
+    """Raises where `chunk` is no number of steps."""
+    if chunk is None:
+        return
+    if not isinstance(chunk, int | np.integer):
+        raise TypeError(f"chunk must be a whole number of steps, got {chunk!r}.")
+    if chunk < 1:
         raise ValueError(
             f"chunk must be at least 1 step, got {chunk}; None stands for the default."
         )

@@ -1,19 +1,30 @@
 """What is an epoch? A compiled loop over all examples, in any order, on the device."""
 
 import functools
+from typing import Any
 
 import jax
+import numpy as np
 import optax
 from jaxtyping import Array, Int, Key
 
 from jaxrnn import metrics
-from jaxrnn.data.batches import Dataset, as_batch, cut_order
+from jaxrnn.data.batches import Dataset, as_batch, check_dataset, cut_order
 from jaxrnn.metrics import Mean
+from jaxrnn.train.checks import check_order, checked_first
 from jaxrnn.train.over import Over
 from jaxrnn.train.state import TrainState
 from jaxrnn.train.update import LossFn, update
 
 
+def _check(state: TrainState, dataset: Dataset, order: Any, **options: object) -> None:
+    """Shapes, and what a compiled program cannot see: values."""
+    del state, options
+    check_dataset(dataset)
+    check_order(order, dataset.inputs.shape[0])
+
+
+@checked_first(_check)
 @functools.partial(
     jax.jit,
     static_argnames=("loss_fn", "optimizer", "batch_size", "over"),
@@ -22,7 +33,7 @@ from jaxrnn.train.update import LossFn, update
 def train_epoch(
     state: TrainState,
     dataset: Dataset,
-    order: Int[Array, "*models examples"],
+    order: Int[Array | np.ndarray, "*models examples"],
     *,
     loss_fn: LossFn,
     optimizer: optax.GradientTransformation,
@@ -40,7 +51,9 @@ def train_epoch(
       state: params, opt_state, step.
       dataset: arrays with a common first axis.
       order: the rows in the order to visit, such as
-        `jax.random.permutation(key, examples)`.
+        `jax.random.permutation(key, examples)`. Inside of `jax.jit` or `jax.vmap` its
+        values cannot be checked: a row beyond the last one is then the last one, and
+        negative ones count from the end.
       loss_fn: `(params, batch) -> (loss, {name: Mean})`.
       optimizer: an Optax transformation.
       batch_size: rows per update.
@@ -51,6 +64,12 @@ def train_epoch(
     Returns:
       The state after the pass, and the means over it, taken while the parameters
       moved, as Keras reports them.
+
+    Raises:
+      TypeError: an order that is not of integers.
+      ValueError: an empty dataset, arrays of different lengths, an order of another
+        shape than (*models, examples) with the models of `state`, or with a row outside
+        of the dataset; `batch_size` below 1.
 
     Example:
       >>> def loss_fn(params, batch):
@@ -92,7 +111,7 @@ def one_epoch(
     """`train_epoch`, to be compiled; returns the means of every update as well."""
 
     def epoch(
-        state: TrainState, order: Array, noise_key: Array | None
+        state: TrainState, order: Any, noise_key: Array | None
     ) -> tuple[TrainState, dict[str, Mean], dict[str, Mean]]:
         def train_on(
             state: TrainState, batch: tuple[Array, Array]
@@ -110,6 +129,13 @@ def one_epoch(
         state, by_update = jax.lax.scan(train_on, state, cut_order(order, batch_size))
         return state, metrics.over_batches(by_update), by_update
 
+    models = np.shape(state.step)
+    if (over is None) != (models == ()) or not order.ndim or order.shape[:-1] != models:
+        raise ValueError(
+            "order must have the shape (*models, examples), and `over` be given if and "
+            f"only if there are several models; got order {order.shape}, over={over} "
+            f"and a state of models {models}."
+        )
     return (over(epoch) if over else epoch)(state, order, noise_key)
 
 

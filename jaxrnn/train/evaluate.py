@@ -9,12 +9,26 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from jaxrnn import metrics
-from jaxrnn.data.batches import Dataset, as_batch, cut_order
+from jaxrnn.data.batches import Dataset, as_batch, check_dataset, cut_order
 from jaxrnn.metrics import Mean
+from jaxrnn.train.checks import check_all_integers, checked_first, rows_of
 from jaxrnn.train.over import Over
 from jaxrnn.train.update import LossFn
 
 
+def _check_evaluate(params: PyTree, dataset: Dataset, **options: object) -> None:
+    """Shapes, and what a compiled program cannot see: values."""
+    del params, options
+    check_dataset(dataset)
+
+
+def _check_predict(params: PyTree, inputs: PyTree, **options: object) -> None:
+    """What a compiled program cannot see: values."""
+    del params, options
+    check_all_integers("inputs", inputs)
+
+
+@checked_first(_check_evaluate)
 @functools.partial(jax.jit, static_argnames=("loss_fn", "batch_size", "over"))
 def evaluate(
     params: PyTree,
@@ -36,6 +50,10 @@ def evaluate(
 
     Returns:
       `{name: Mean}`; `jaxrnn.metrics.values` makes floats of them.
+
+    Raises:
+      ValueError: an empty dataset, arrays of different lengths, integers that do not
+        fit into 32 bits, `batch_size` below 1.
 
     Example:
       >>> def loss_fn(params, batch):
@@ -60,6 +78,7 @@ def evaluate(
     return (over(means) if over else means)(params)
 
 
+@checked_first(_check_predict)
 @functools.partial(jax.jit, static_argnames=("apply_fn", "batch_size"))
 def predict(
     params: PyTree,
@@ -79,14 +98,26 @@ def predict(
     Returns:
       The predictions, one row per input row.
 
+    Raises:
+      ValueError: no rows, arrays of different lengths, integers that do not fit into
+        32 bits, `batch_size` below 1, an `apply_fn` that does not return one row per
+        row.
+
     Example:
       >>> predict(jnp.eye(2), jnp.ones((5, 2)), apply_fn=lambda w, x: x @ w).shape
       (5, 2)
     """
-    rows = jax.tree.leaves(inputs)[0].shape[0]
+    rows = rows_of(inputs)
     indices, _ = cut_order(jnp.arange(rows), min(batch_size, rows))
     predictions = jax.lax.map(
         lambda index: apply_fn(params, jax.tree.map(lambda x: x[index], inputs)),
         indices,
     )
+    for leaf in jax.tree.leaves(predictions):
+        if leaf.shape[:2] != indices.shape:
+            raise ValueError(
+                "apply_fn must return one row per row of its inputs "
+                f"({indices.shape[1]},), got shape {leaf.shape[1:]}; means over rows "
+                "are what `evaluate` makes."
+            )
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:rows], predictions)

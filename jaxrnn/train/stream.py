@@ -12,11 +12,29 @@ from jaxtyping import Array, Int, Key, PyTree
 
 from jaxrnn import metrics
 from jaxrnn.metrics import Mean
+from jaxrnn.train.checks import check_all_integers, checked_first
 from jaxrnn.train.over import Over
 from jaxrnn.train.state import TrainState
 from jaxrnn.train.update import StreamLossFn, update
 
 
+def _check_train(
+    state: TrainState, carry: PyTree, stream: PyTree, **options: object
+) -> None:
+    """What a compiled program cannot see: values."""
+    del state, carry, options
+    check_all_integers("a stream", stream)
+
+
+def _check_evaluate(
+    params: PyTree, carry: PyTree, stream: PyTree, **options: object
+) -> None:
+    """What a compiled program cannot see: values."""
+    del params, carry, options
+    check_all_integers("a stream", stream)
+
+
+@checked_first(_check_train)
 @functools.partial(
     jax.jit,
     static_argnames=("loss_fn", "optimizer", "chunk", "over"),
@@ -69,7 +87,9 @@ def train_stream(
       while the parameters moved.
 
     Raises:
-      ValueError: `chunk` below 1, or arrays that differ in (batch, time).
+      TypeError: a carry of integers that becomes one of floats.
+      ValueError: `chunk` below 1, arrays that differ in (batch, time), or integers that
+        do not fit into 32 bits.
 
     Example: the next value of a long series, for three epochs.
       >>> layer = SimpleRNN(4, return_sequences=True, return_carry=True)
@@ -124,6 +144,7 @@ def train_stream(
     return (over(one_pass) if over else one_pass)(state, carry, noise_key)
 
 
+@checked_first(_check_evaluate)
 @functools.partial(jax.jit, static_argnames=("loss_fn", "chunk", "over"))
 def evaluate_stream(
     params: PyTree,
@@ -149,7 +170,9 @@ def evaluate_stream(
       The carry after the last step, and `{name: Mean}`.
 
     Raises:
-      ValueError: `chunk` below 1, or arrays that differ in (batch, time).
+      TypeError: a carry of integers that becomes one of floats.
+      ValueError: `chunk` below 1, arrays that differ in (batch, time), or integers that
+        do not fit into 32 bits.
 
     Example:
       >>> def loss_fn(params, carry, batch):
@@ -204,7 +227,18 @@ def _over_chunks(
 
 def _as_before(new: PyTree, old: PyTree) -> PyTree:
     """The carry in the dtypes it had: a layer may compute in a narrower one."""
-    return jax.tree.map(lambda x, y: x.astype(y.dtype), new, old)
+
+    def cast(x: Array, y: Array) -> Array:
+        floating = (jnp.issubdtype(z.dtype, jnp.floating) for z in (x, y))
+        if len(set(floating)) > 1:
+            raise TypeError(
+                f"the carry must keep its kind of numbers, got one of {y.dtype} before "
+                f"a chunk and of {x.dtype} after it, which would be rounded; begin "
+                f"with a carry of {x.dtype}."
+            )
+        return x.astype(y.dtype)
+
+    return jax.tree.map(cast, new, old)
 
 
 def _stream_time(stream: PyTree, chunk: int) -> int:

@@ -8,8 +8,9 @@ import jax
 import optax
 from jaxtyping import Array, Key, PyTree
 
-from jaxrnn.data.batches import Batch
+from jaxrnn.data.batches import Batch, check_batch
 from jaxrnn.metrics import Mean
+from jaxrnn.train.checks import check_all_integers, checked_first
 from jaxrnn.train.state import TrainState
 
 # (params, batch), and a key as well where training is given a noise_key
@@ -36,7 +37,13 @@ def update(
 
     Returns:
       The next state, and what `loss_fn` returns beside the loss.
+
+    Raises:
+      ValueError: a `Batch` among the arguments whose arrays differ in their rows.
     """
+    for argument in arguments:
+        if isinstance(argument, Batch):
+            check_batch(argument)
     noise = () if noise_key is None else (jax.random.fold_in(noise_key, state.step),)
     gradients, aux = jax.grad(loss_fn, has_aux=True)(state.params, *arguments, *noise)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
@@ -44,6 +51,13 @@ def update(
     return TrainState(params, opt_state, state.step + 1), aux
 
 
+def _check(state: TrainState, batch: Batch, **options: object) -> None:
+    """What a compiled program cannot see: values."""
+    del state, options
+    check_all_integers("a batch", batch)
+
+
+@checked_first(_check)
 @functools.partial(
     jax.jit, static_argnames=("loss_fn", "optimizer"), donate_argnames="state"
 )
@@ -67,6 +81,10 @@ def train_step(
 
     Returns:
       The next state, and the means of the batch before the update.
+
+    Raises:
+      ValueError: arrays of the batch that differ in their number of rows, or have none;
+        integers that do not fit into 32 bits.
 
     Example:
       >>> def loss_fn(params, batch):

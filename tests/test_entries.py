@@ -1,0 +1,529 @@
+"""Is what does not fit refused where it enters, by an error that says the way out?
+
+Every row stands for a rule. Before there was one, most of these gave a number.
+"""
+
+import functools
+import re
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+from helpers import SOLVERS, random_problem
+
+import jaxrnn
+import jaxrnn.nnx
+from jaxrnn import data
+
+KEY = jax.random.key(0)
+WRAPS = 2**32 + 3  # its lower 32 bits are a 3
+INPUTS = np.ones((5, 2), np.float32)
+DATASET = data.Dataset(INPUTS, np.ones(5, np.float32))
+ORDER = np.arange(5)
+BATCH = data.Batch(INPUTS, DATASET.targets, None, np.ones(5, np.float32))
+
+
+def refused(untyped, call, error, words):
+    """As users call: no annotation is checked, and dtypes promote."""
+    with (
+        jax.numpy_dtype_promotion("standard"),
+        pytest.raises(error, match=re.escape(words)),
+    ):
+        untyped(call)()
+
+
+def loss_fn(params, batch):
+    error = (batch.inputs @ params["w"] - batch.targets) ** 2
+    loss = jaxrnn.Mean.of(error, batch.sample_weight)
+    return loss.value, {"loss": loss}
+
+
+def new_state():
+    return jaxrnn.init_state({"w": jnp.zeros(2)}, OPTIMIZER)
+
+
+def several_states():
+    return jax.tree.map(lambda x: jnp.stack([x, x]), new_state())
+
+
+OPTIMIZER = optax.sgd(0.1)
+PARAMS = {"w": jnp.zeros(2)}
+evaluate = functools.partial(jaxrnn.evaluate, PARAMS, loss_fn=loss_fn)
+predict = functools.partial(jaxrnn.predict, 0.0, apply_fn=lambda p, x: x)
+train_step = functools.partial(jaxrnn.train_step, loss_fn=loss_fn, optimizer=OPTIMIZER)
+
+
+def train_epoch(dataset=DATASET, order=ORDER, state=new_state, batch_size=2, **options):
+    return jaxrnn.train_epoch(
+        state(),
+        dataset,
+        order,
+        loss_fn=loss_fn,
+        optimizer=OPTIMIZER,
+        batch_size=batch_size,
+        **options,
+    )
+
+
+# Rows: arrays that belong together have as many, and there is one at least.
+
+SHORT = DATASET._replace(targets=np.ones(3, np.float32))
+EMPTY = data.Dataset(INPUTS[:0], DATASET.targets[:0])
+ROWS = {
+    "evaluate, lengths": (lambda: evaluate(SHORT), "targets must have one row per"),
+    "train_epoch, lengths": (lambda: train_epoch(SHORT), "targets must have one row"),
+    "predict, lengths": (
+        lambda: predict((np.ones(5), np.ones(3))),
+        "a common first axis of at least one row, got shapes [(5,), (3,)]",
+    ),
+    "train_step, lengths": (
+        lambda: train_step(new_state(), BATCH._replace(targets=np.ones(3))),
+        "must all have the same number of rows, 1 or more, got shapes {'inputs': (5, 2)"
+        ", 'targets': (3,)",
+    ),
+    "evaluate, none": (lambda: evaluate(EMPTY), "at least one example"),
+    "train_epoch, none": (lambda: train_epoch(EMPTY), "at least one example"),
+    "predict, none": (lambda: predict(INPUTS[:0]), "at least one row, got shapes [(0,"),
+    "predict, no array": (lambda: predict(()), "at least one row, got shapes []"),
+    "train_step, none": (
+        lambda: train_step(new_state(), jax.tree.map(lambda x: x[:0], BATCH)),
+        "must all have the same number of rows, 1 or more",
+    ),
+    "streams, no axis": (lambda: data.streams(np.array(5), 1), "got shape ()"),
+    "predict, a mean": (
+        lambda: predict(INPUTS, apply_fn=lambda p, x: x.mean()),
+        "apply_fn must return one row per row of its inputs (5,), got shape ()",
+    ),
+    "evaluate, weights": (
+        lambda: evaluate(DATASET._replace(sample_weight=np.ones((5, 1)))),
+        "sample_weight must be one number per example (5,), got shape (5, 1)",
+    ),
+    "window_as_time, axes": (
+        lambda: data.window_as_time(np.ones((3, 4, 1))),
+        "(examples, step), got (3, 4, 1)",
+    ),
+}
+
+
+@pytest.mark.parametrize("rule", ROWS)
+def test_rows_belong_together(rule, untyped):
+    call, words = ROWS[rule]
+    refused(untyped, call, ValueError, words)
+
+
+COUNTS = {
+    "batches": lambda n: data.batches(DATASET, n),
+    "streams": lambda n: data.streams(np.arange(5), n),
+    "evaluate": lambda n: evaluate(DATASET, batch_size=n),
+    "predict": lambda n: predict(INPUTS, batch_size=n),
+    "train_epoch": lambda n: train_epoch(batch_size=n),
+    "sine_series": lambda n: data.sine_series(n, rng=np.random.default_rng(0)),
+    "sine_windows": lambda n: data.sine_windows(np.ones(9), n),
+}
+
+
+@pytest.mark.parametrize("entry", COUNTS)
+def test_a_count_is_a_whole_number_of_at_least_one(entry, untyped):
+    for count in (0, -1):
+        refused(
+            untyped,
+            lambda count=count: COUNTS[entry](count),
+            ValueError,
+            f"must be at least 1, got {count}",
+        )
+    refused(untyped, lambda: COUNTS[entry](2.5), TypeError, "a whole number, got 2.5")
+
+
+# Orders: rows of the dataset, one order per model.
+
+ORDERS = {
+    "on the device": (jnp.array([0, 1, 999, -7]), ValueError, "got -7 to 999"),
+    "on the host": (np.array([0, WRAPS]), ValueError, f"0 to 4, got 0 to {WRAPS}"),
+    "floats": (jnp.zeros(5), TypeError, "must be an array of integers, the rows"),
+    "bools": (jnp.zeros(5, bool), TypeError, "the rows to visit, got bool"),
+    "list": ([0, 1], TypeError, "the rows to visit, got list"),
+    "two of them": (jnp.zeros((2, 5), int), ValueError, "got order (2, 5), over=None"),
+    "one row": (jnp.array(0), ValueError, "(*models, examples)"),
+    "empty": (jnp.zeros(0, int), ValueError, "examples must be at least 1, got 0"),
+}
+
+
+@pytest.mark.parametrize("rule", ORDERS)
+def test_an_order_names_rows_of_the_dataset(rule, untyped):
+    order, error, words = ORDERS[rule]
+    refused(untyped, lambda: train_epoch(order=order), error, words)
+
+
+@pytest.mark.parametrize(
+    ("models", "over"), [(2, None), (3, jax.vmap)], ids=["no over", "another number"]
+)
+def test_several_models_have_an_order_each(models, over, untyped):
+    order = jnp.zeros((models, 5), int)
+    refused(
+        untyped,
+        lambda: train_epoch(order=order, state=several_states, over=over),
+        ValueError,
+        "a state of models (2,)",
+    )
+
+
+def test_what_is_jitted_is_still_compiled_ahead_of_time():
+    lowered = jaxrnn.evaluate.lower(PARAMS, DATASET, loss_fn=loss_fn)
+    assert lowered.compile()(PARAMS, DATASET)["loss"].value == 1
+
+
+# Integers: all of their bits arrive.
+
+IDS = np.array([[1, WRAPS]])
+INTEGERS = {
+    "check_dataset": lambda: data.check_dataset(data.Dataset(IDS, np.ones(1))),
+    "batches": lambda: data.batches(data.Dataset(INPUTS[:2], IDS[0]), 1),
+    "streams": lambda: data.streams(IDS[0], 1),
+    "evaluate": lambda: evaluate(data.Dataset(IDS, np.ones(1))),
+    "train_epoch": lambda: train_epoch(data.Dataset(IDS, np.ones(1)), np.arange(1)),
+    "predict": lambda: predict(IDS),
+    "train_step": lambda: train_step(new_state(), BATCH._replace(targets=IDS[0])),
+    "train_stream": lambda: jaxrnn.train_stream(
+        new_state(), 0, data.Dataset(IDS, IDS), loss_fn=None, optimizer=None, chunk=1
+    ),
+    "evaluate_stream": lambda: jaxrnn.evaluate_stream(
+        params=0, carry=0, stream=data.Dataset(IDS, IDS), loss_fn=None, chunk=1
+    ),
+    "pad_sequences": lambda: data.pad_sequences(IDS),
+    "pad_sequences, list": lambda: data.pad_sequences([[1, WRAPS]]),
+    "pad_sequences, value": lambda: data.pad_sequences([[1]], value=WRAPS),
+    "Embed": lambda: jaxrnn.Embed(9, 2).init(KEY, IDS),
+    "lengths_to_mask": lambda: jaxrnn.lengths_to_mask(IDS[0], 7),
+    "lengths": lambda: jaxrnn.GRU(2).init(KEY, jnp.ones((2, 7, 2)), lengths=IDS[0]),
+}
+
+
+@pytest.mark.parametrize("entry", INTEGERS)
+def test_integers_do_not_wrap_around(entry, untyped):
+    refused(untyped, INTEGERS[entry], ValueError, str(WRAPS))
+
+
+def test_integers_that_fit_pass():
+    ids = np.array([[-(2**31), 2**31 - 1]])
+    assert data.pad_sequences(list(ids)).tolist() == ids.tolist()
+    assert predict(ids).tolist() == ids.tolist()
+    assert data.pad_sequences([[], [-1]], value=-2).tolist() == [[-2], [-1]]
+    with pytest.raises(ValueError, match="ids of row 0 must fit into int32"):
+        data.pad_sequences([np.array([2**32 - 1], np.uint32)])  # -1 in int32
+
+
+def test_padding_is_found_in_a_list_too(untyped):
+    assert untyped(data.padding_mask)([[0, 7]]).tolist() == [[False, True]]
+
+
+# Sizes and rates: by name, where a layer or a cell is made.
+
+SIZES = {
+    **{
+        f"init_params, {cell.name}": (
+            lambda cell=cell: jaxrnn.init_params(cell, KEY, 2, 0),
+            "features must be a whole number of at least 1, got 0",
+        )
+        for cell in (jaxrnn.lstm, jaxrnn.ind_rnn, jaxrnn.layer_norm_gru)
+    },
+    "init_params, in_features": (
+        lambda: jaxrnn.init_params(jaxrnn.gru, KEY, 0, 2),
+        "in_features must be a whole number of at least 1, got 0",
+    ),
+    "lstm_cell": (
+        lambda: jaxrnn.lstm_cell(projection_features=0),
+        "projection_features must be",
+    ),
+    "LSTM": (lambda: jaxrnn.LSTM(0), "features must be"),
+    "GRU, a float": (lambda: jaxrnn.GRU(2.5), "at least 1, got 2.5"),
+    "Recurrent": (lambda: jaxrnn.Recurrent(-1, cell=jaxrnn.mgu), "got -1"),
+    "inputs": (
+        lambda: jaxrnn.LSTM(4).init(KEY, jnp.ones((5, 7, 0))),
+        "in_features, the last axis of inputs, must be",
+    ),
+    "RNN": (lambda: jaxrnn.RNN(jaxrnn.gru, features=0), "features must be"),
+    "RNN, inputs": (
+        lambda: jaxrnn.RNN(jaxrnn.gru, features=2).init(KEY, jnp.ones((5, 7, 0))),
+        "in_features, the last axis of inputs, must be",
+    ),
+    "Embed": (lambda: jaxrnn.Embed(0, 4), "vocab_size must be"),
+    "TextClassifier": (
+        lambda: jaxrnn.TextClassifier(9, 0, jaxrnn.GRU(2)),
+        "embed_features must be",
+    ),
+    "FlattenClassifier": (
+        lambda: jaxrnn.FlattenClassifier(9, 2, 0),
+        "hidden_features must be",
+    ),
+    "FlattenClassifier, ids": (
+        lambda: jaxrnn.FlattenClassifier(9, 2, 2).init(KEY, jnp.ones((5, 0), int)),
+        "time, the last axis of ids, must be",
+    ),
+    "Forecaster": (lambda: jaxrnn.Forecaster(jaxrnn.GRU(2), 0), "hidden_features"),
+    "nnx.LSTM": (lambda: jaxrnn.nnx.LSTM(2, 0, rngs=nnx.Rngs(0)), "features must be"),
+    "nnx.GRU": (lambda: jaxrnn.nnx.GRU(0, 2, rngs=nnx.Rngs(0)), "in_features must be"),
+    "nnx.Embed": (lambda: jaxrnn.nnx.Embed(3, 0, rngs=nnx.Rngs(0)), "features must be"),
+    "nnx.RNN": (
+        lambda: jaxrnn.nnx.RNN(jaxrnn.gru, in_features=2, features=0, rngs=nnx.Rngs(0)),
+        "features must be",
+    ),
+}
+
+
+@pytest.mark.parametrize("entry", SIZES)
+def test_a_size_is_a_whole_number_of_at_least_one(entry, untyped):
+    call, words = SIZES[entry]
+    refused(untyped, call, ValueError, words)
+
+
+@pytest.mark.parametrize("family", ["linen", "nnx"])
+@pytest.mark.parametrize("name", ["dropout", "recurrent_dropout", "zoneout"])
+def test_a_rate_lies_in_0_1(family, name, untyped):
+    make = (
+        functools.partial(jaxrnn.GRU, 2)
+        if family == "linen"
+        else functools.partial(jaxrnn.nnx.GRU, 2, 2, rngs=nnx.Rngs(0))
+    )
+    for rate in (2.0, 1.0, -0.5, float("nan")):
+        refused(
+            untyped,
+            lambda rate=rate: make(**{name: rate}),
+            ValueError,
+            f"{name} must lie in [0, 1), got {rate}",
+        )
+
+
+def test_a_rate_of_a_constraint_lies_in_0_1():
+    with pytest.raises(ValueError, match=r"rate must lie in \[0, 1\], got 2.0"):
+        jaxrnn.constraints.min_max_norm(rate=2.0)
+
+
+@pytest.mark.parametrize("solver", [jaxrnn.HoistedScan, jaxrnn.Checkpointed])
+def test_a_chunk_is_a_whole_number_where_the_solver_is_made(solver, untyped):
+    refused(untyped, lambda: solver(chunk=2.5), TypeError, "a whole number of steps")
+    refused(untyped, lambda: solver(chunk=0), ValueError, "at least 1 step, got 0")
+
+
+# Dtypes: a recurrence is computed in floats, lengths are integers.
+
+WEIGHTS, SEQUENCE, CARRY = random_problem(jaxrnn.gru, jnp.float32)
+LAYER = jaxrnn.GRU(4)
+BATCH_MAJOR = jnp.moveaxis(SEQUENCE, 0, 1)
+rnn = functools.partial(jaxrnn.rnn, jaxrnn.gru, WEIGHTS, SEQUENCE)
+
+
+def flax_rnn(**options):
+    return jaxrnn.RNN(nn.GRUCell(4)).init(KEY, BATCH_MAJOR, **options)
+
+
+def complex_carry():
+    return CARRY.astype(jnp.complex64)
+
+
+DTYPES = {
+    "rnn, complex carry": (
+        lambda: rnn(initial_carry=complex_carry()),
+        "initial_carry must be floating point, got complex64",
+    ),
+    "rnn, carry of integers": (
+        lambda: rnn(initial_carry=CARRY.astype(int)),
+        "initial_carry must be floating point, got int32",
+    ),
+    "rnn_step": (
+        lambda: jaxrnn.rnn_step(jaxrnn.gru, WEIGHTS, complex_carry(), SEQUENCE[0]),
+        "carry must be floating point, got complex64",
+    ),
+    "layer": (
+        lambda: LAYER.apply(
+            {"params": WEIGHTS}, BATCH_MAJOR, initial_carry=complex_carry()
+        ),
+        "initial_carry must be floating point, got complex64",
+    ),
+    "step of a layer": (
+        lambda: LAYER.apply(
+            {"params": WEIGHTS}, complex_carry(), SEQUENCE[0], method="step"
+        ),
+        "carry must be floating point, got complex64",
+    ),
+    "RNN, carry of integers": (
+        lambda: flax_rnn(initial_carry=CARRY.astype(int)),
+        "turns a carry of int32 into one of float32",
+    ),
+    "rnn, dtype": (lambda: rnn(dtype=jnp.int32), "floating point, such as jnp.float32"),
+    "rnn, params": (
+        lambda: jaxrnn.rnn(
+            jaxrnn.gru, jax.tree.map(lambda x: x + 0j, WEIGHTS), SEQUENCE
+        ),
+        "must be floating point, such as jnp.float32, got complex64",
+    ),
+    "init_params": (
+        lambda: jaxrnn.init_params(jaxrnn.gru, KEY, 2, 3, int),
+        "dtype must be floating point",
+    ),
+    "layer, dtype": (lambda: jaxrnn.GRU(2, dtype=int), "dtype must be floating"),
+    "layer, param_dtype": (
+        lambda: jaxrnn.nnx.GRU(2, 2, param_dtype=int, rngs=nnx.Rngs(0)),
+        "param_dtype must be floating point",
+    ),
+    "Mean": (lambda: jaxrnn.Mean.of(jnp.ones(3) * 1j), "takes real values and weights"),
+    "sine_windows": (lambda: data.sine_windows(np.ones(9) * 1j), "real numbers, got"),
+    "pad_sequences": (lambda: data.pad_sequences([[1]], value=0.5), "got 0.5"),
+    "lengths_to_mask": (
+        lambda: jaxrnn.lengths_to_mask(jnp.array([2.5]), 3),
+        "lengths must be integers, got float32",
+    ),
+    "lengths": (
+        lambda: LAYER.init(KEY, BATCH_MAJOR, lengths=jnp.full(5, 2.5)),
+        "lengths must be integers, got float32",
+    ),
+    "RNN, seq_lengths": (
+        lambda: flax_rnn(seq_lengths=jnp.full(5, 2.5)),
+        "lengths must be integers, got float32",
+    ),
+}
+
+
+@pytest.mark.parametrize("entry", DTYPES)
+def test_numbers_are_of_the_kind_that_is_computed_with(entry, untyped):
+    call, words = DTYPES[entry]
+    refused(untyped, call, TypeError, words)
+
+
+def test_lengths_lie_within_the_steps(untyped):
+    for lengths, words in (([8], "got 8 to 8"), ([-1], "got -1 to -1")):
+        refused(
+            untyped,
+            lambda lengths=lengths: jaxrnn.lengths_to_mask(jnp.array(lengths), 7),
+            ValueError,
+            f"between 0 and the number of steps, 7, {words}",
+        )
+    refused(
+        untyped,
+        lambda: flax_rnn(seq_lengths=jnp.array([9, 1, 1, 1, 1])),
+        ValueError,
+        "the number of steps, 7, got 1 to 9",
+    )
+    refused(
+        untyped,
+        lambda: flax_rnn(seq_lengths=jnp.array([1])),
+        ValueError,
+        "the batch shape of inputs (5,), got (1,)",
+    )
+    refused(
+        untyped,
+        lambda: jaxrnn.lengths_to_mask(jnp.array([0]), -1),
+        ValueError,
+        "0 or more, got -1",
+    )
+
+
+def test_a_carry_between_chunks_keeps_its_kind_of_numbers():
+    def sums(params, carry, batch):
+        loss = jaxrnn.Mean.of(batch.inputs)
+        return loss.value, (carry + batch.inputs.sum(axis=1), {"loss": loss})
+
+    stream = data.Dataset(jnp.full((2, 4), 0.75), jnp.ones((2, 4)))
+    with jax.numpy_dtype_promotion("standard"):
+        call = functools.partial(
+            jaxrnn.evaluate_stream, {}, stream=stream, loss_fn=sums, chunk=2
+        )
+        with pytest.raises(TypeError, match="got one of int32 before a chunk"):
+            call(carry=jnp.zeros(2, int))
+    assert call(carry=jnp.zeros(2))[0].tolist() == [3, 3]
+
+
+# Nothing to do: no step, no row.
+
+
+@pytest.mark.parametrize("solver", SOLVERS[1:], ids=repr)
+@pytest.mark.parametrize(("time", "batch"), [(0, 5), (7, 0)])
+def test_no_step_or_no_row_gives_what_scan_gives(solver, time, batch):
+    inputs, carry = SEQUENCE[:time, :batch], CARRY[:batch]
+    mask = jnp.ones(inputs.shape[:2], bool)
+
+    def run(carry, params, solver):
+        ran = jaxrnn.rnn(
+            jaxrnn.gru, params, inputs, mask=mask, initial_carry=carry, solver=solver
+        )
+        return sum(x.sum() for x in ran), ran
+
+    gradient = jax.grad(run, argnums=(0, 1), has_aux=True)
+    found, want = (gradient(carry, WEIGHTS, s) for s in (solver, jaxrnn.Scan()))
+    jax.tree.map(np.testing.assert_array_equal, found, want)
+
+
+@pytest.mark.parametrize("steps", ["none", "none that is valid"])
+@pytest.mark.parametrize("kind", ["RNN", "layer"])
+def test_without_a_step_the_carry_stays(kind, steps):
+    """Of two directions around a Flax cell or a layer; `mask` is all False."""
+    if kind == "RNN":
+        layer = jaxrnn.RNN(nn.GRUCell(4), return_carry=True)
+    else:
+        layer = jaxrnn.GRU(4, return_carry=True, return_sequences=True)
+    layer = jaxrnn.Bidirectional(layer)
+    time = 0 if steps == "none" else 7
+    carries, outputs = layer.init_with_output(
+        KEY,
+        BATCH_MAJOR[:, :time],
+        mask=jnp.zeros((5, time), bool),
+        initial_carry=(CARRY, 2 * CARRY),
+    )[0]
+    jax.tree.map(np.testing.assert_array_equal, carries, (CARRY, 2 * CARRY))
+    np.testing.assert_array_equal(outputs, jnp.zeros((5, time, 8)))
+
+
+def test_an_rnn_without_a_step_keeps_its_carry():
+    (carry, outputs), _ = jaxrnn.RNN(nn.GRUCell(4), reverse=True).init_with_output(
+        KEY,
+        BATCH_MAJOR[:, :0],
+        initial_carry=CARRY,
+        seq_lengths=jnp.zeros(5, int),
+        return_carry=True,
+    )
+    np.testing.assert_array_equal(carry, CARRY)
+    assert outputs.shape == (5, 0, 4)
+
+
+# An RNN around a Flax cell cannot do all that a layer can.
+
+
+def nnx_rnn():
+    return jaxrnn.nnx.RNN(nnx.GRUCell(4, 4, rngs=nnx.Rngs(0)), rngs=nnx.Rngs(0))
+
+
+def linen_rnn():
+    return jaxrnn.RNN(nn.GRUCell(4))
+
+
+AROUND = {
+    "Stacked": (
+        lambda: jaxrnn.Stacked([linen_rnn()]).bind({}),
+        lambda: jaxrnn.nnx.Stacked([nnx_rnn()]),
+    ),
+    "Bidirectional": (
+        lambda: jaxrnn.Bidirectional(linen_rnn()).bind({}),
+        lambda: jaxrnn.nnx.Bidirectional(nnx_rnn(), nnx_rnn()),
+    ),
+    "RNN": (lambda: linen_rnn().bind({}), nnx_rnn),
+}
+
+
+@pytest.mark.parametrize("around", AROUND)
+def test_an_rnn_has_no_step(around):
+    words = "an RNN has no `step` and no `initial_carry`"
+    for make in AROUND[around]:
+        with pytest.raises(TypeError, match=words):
+            make().initial_carry((5,))
+        if around != "Bidirectional":  # which never has a step
+            with pytest.raises(TypeError, match=words):
+                make().step((CARRY,), SEQUENCE[0])
+
+
+def test_an_rnn_is_not_repeated():
+    for layer in (nnx_rnn(), jaxrnn.nnx.Bidirectional(nnx_rnn(), nnx_rnn())):
+        with pytest.raises(TypeError, match="this RNN does not say how wide"):
+            jaxrnn.nnx.Stacked(layer, 2, rngs=nnx.Rngs(0))
