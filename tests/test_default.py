@@ -84,6 +84,18 @@ def test_checkpointed_may_be_exported_with_an_open_time(untyped):
     del carry
 
 
+def test_predict_may_be_exported_with_open_rows(untyped):
+    weights, inputs = jnp.arange(6.0).reshape(3, 2), jnp.ones((5, 3))
+
+    def run(inputs):
+        return jaxrnn.predict(weights, inputs, apply_fn=lambda w, x: x @ w)
+
+    (rows,) = jax.export.symbolic_shape("rows")
+    shape = jax.ShapeDtypeStruct((rows, 3), jnp.float32)
+    exported = untyped(jax.export.export(jax.jit(run)))(shape)
+    np.testing.assert_allclose(exported.call(inputs), run(inputs))
+
+
 @pytest.mark.parametrize("solver", [jaxrnn.HoistedScan, jaxrnn.Checkpointed])
 @pytest.mark.parametrize("chunk", [0, -1])
 def test_a_chunk_holds_at_least_one_step(solver, chunk):

@@ -100,7 +100,7 @@ def train_epoch(
 def one_epoch(
     state: TrainState,
     dataset: Dataset,
-    order: Int[Array, "*models examples"],
+    order: Int[Array | np.ndarray, "*models examples"],
     *,
     loss_fn: LossFn,
     optimizer: optax.GradientTransformation,

@@ -93,7 +93,8 @@ def predict(
       params: as `apply_fn` takes them.
       inputs: an array, or a pytree of arrays with a common first axis.
       apply_fn: `(params, inputs) -> predictions`, row by row.
-      batch_size: rows at a time; does not change the numbers.
+      batch_size: rows at a time; does not change the numbers. Where `jax.export` leaves
+        the number of rows open, it is all of them.
 
     Returns:
       The predictions, one row per input row.
@@ -108,6 +109,8 @@ def predict(
       (5, 2)
     """
     rows = rows_of(inputs)
+    if not isinstance(rows, int):
+        return apply_fn(params, inputs)
     indices, _ = cut_order(jnp.arange(rows), min(batch_size, rows))
     predictions = jax.lax.map(
         lambda index: apply_fn(params, jax.tree.map(lambda x: x[index], inputs)),
