@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrnn import metrics
 from jaxrnn.metrics import Mean
 from jaxrnn.train.checkpoints import Kept, from_json, to_json
 from jaxrnn.train.plateaus import Best, EarlyStopping
@@ -122,11 +121,11 @@ def _mean(kept: Any) -> Mean:
 
 
 def check_finite(run: Run, means: dict[str, Mean], by_update: Any) -> None:
-    """Raises where no model is left whose means are finite."""
-    of_model = [np.isfinite(value) for value in metrics.values(means).values()]
-    if np.logical_and.reduce(of_model).any():
+    """Raises where no model is left whose means are finite; a mean of nothing is."""
+    finite = {name: np.isfinite(mean.total) for name, mean in means.items()}
+    if np.logical_and.reduce(list(finite.values())).any():
         return
-    broken = [n for n, v in metrics.values(means).items() if not np.isfinite(v).all()]
+    broken = [name for name, of_models in finite.items() if not of_models.all()]
     where = f"in or after update {run.done + 1}"
     if by_update is not None:
         totals = {n: np.asarray(by_update[n].total) for n in broken}

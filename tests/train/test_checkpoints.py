@@ -349,6 +349,20 @@ def test_the_option_goes_on():
     assert np.isfinite(history["loss"]).tolist() == [True, True, False, False]
 
 
+def test_a_mean_of_nothing_is_not_broken():
+    nothing = DATASET._replace(sample_weight=np.zeros(EXAMPLES, np.float32))
+    state, history = jaxrnn.fit(
+        new_state(),
+        nothing,
+        loss_fn=loss_fn,
+        optimizer=OPTIMIZER,
+        key=jax.random.key(0),
+        epochs=2,
+    )
+    assert np.isnan(history["loss"]).all()
+    assert np.isfinite(state.params["w"]).all()
+
+
 def test_of_several_models_the_last_finite_one_stops_them():
     loss = breaking(14)
     counts = jnp.array([0.0, -100.0])
