@@ -33,7 +33,7 @@ def train(kind, folder):
     dataset = jaxrnn.data.Dataset(inputs, inputs.sum(axis=(1, 2)))
     layer = jaxrnn.GRU(8, dropout=0.3, return_carry=kind == "stream")
     optimizer = jaxrnn.adjustable(jaxrnn.keras_adam, 0.01)
-    checkpoints = jaxrnn.Checkpoints(folder, updates=4)
+    checkpoints = jaxrnn.Checkpoints(folder, updates=4, seconds=0)
 
     def loss_fn(params, batch, key=None):
         hidden = layer.apply(

@@ -29,7 +29,8 @@ class Checkpoints:
       epochs: a checkpoint after so many epochs.
       updates: and within an epoch after so many updates; None = at its end only. An
         epoch is then that many programs more: a part each.
-      seconds: but not before so much time has passed since the last one.
+      seconds: but not before so much time has passed since the last one, so that short
+        epochs are not spent on writing; 0 = every time. What ended is always kept.
       keep: how many of the newest are kept.
 
     Raises:
@@ -53,7 +54,7 @@ class Checkpoints:
     folder: Path
     epochs: int = 1
     updates: int | None = None
-    seconds: float | int = 0
+    seconds: float | int = 10
     keep: int = 2
 
     def __post_init__(self) -> None:

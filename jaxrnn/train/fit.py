@@ -209,16 +209,20 @@ def fit(
     reports = on_epoch if isinstance(on_epoch, tuple) else (on_epoch,)
     run = Run.start(state, history, early_stopping)
     with contextlib.ExitStack() as stack:
-        kept, signal = None, Signals()
+        kept, signal, at = None, Signals(), None
         if checkpoints is not None:
             kept = stack.enter_context(checkpoints.opened())
             signal = stack.enter_context(signals())
-            run = run.newest(kept, facts) or run
+            found = run.newest(kept, facts)
+            if found is not None:
+                run, at = found, (found.epoch, found.done)
 
         def keep(*, due: bool) -> None:
             """A checkpoint, where it is time; and the end, where a signal came."""
+            nonlocal at
             if kept is not None and ((due and kept.due) or signal.came):
                 run.save(kept, facts)
+                at = run.epoch, run.done
             if signal.came:
                 raise Interrupted(
                     f"{signal.came} interrupted training in epoch {run.epoch}, after "
@@ -251,6 +255,8 @@ def fit(
             for report in reports:
                 report(run.epoch - 1, record, run.state)
             keep(due=checkpoints is not None and run.epoch % checkpoints.epochs == 0)
+        if kept is not None and at != (run.epoch, run.done):
+            run.save(kept, facts)
 
     state = run.state if run.best is None else run.best.or_last(run.state)
     return state, run.arrays()

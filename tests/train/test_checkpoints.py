@@ -50,7 +50,7 @@ def train(kind, folder=None, updates=None, **options):
     keys = jax.random.split(jax.random.key(0), (2, *shape))
     checkpoints = None
     if folder is not None:
-        checkpoints = jaxrnn.Checkpoints(folder, updates=updates)
+        checkpoints = jaxrnn.Checkpoints(folder, updates=updates, seconds=0)
     given = {
         "epochs": 6,
         "validation": data.Dataset(-INPUTS, -INPUTS.sum(axis=1)),
@@ -144,7 +144,7 @@ def test_a_signal_ends_the_updates_in_flight_and_keeps_them(name, tmp_path):
             validation=data.Dataset(-INPUTS, -INPUTS.sum(axis=1)),
             learning_rate=jaxrnn.ReduceOnPlateau(patience=1, factor=0.5),
             early_stopping=jaxrnn.EarlyStopping("loss", patience=5),
-            checkpoints=jaxrnn.Checkpoints(tmp_path / "stopped", updates=2),
+            checkpoints=jaxrnn.Checkpoints(tmp_path / "stopped", updates=2, seconds=0),
             **options,
         )
     assert signal.getsignal(getattr(signal, name)) == before
@@ -249,12 +249,12 @@ def test_how_often_and_how_many(tmp_path, monkeypatch):
         batch_size=4,
         epochs=5,
     )
-    run(checkpoints=jaxrnn.Checkpoints(tmp_path / "a", epochs=2, keep=1))
-    assert saved == [(2, 0), (4, 0)]
-    assert [p.name for p in (tmp_path / "a").iterdir() if p.name.isdigit()] == ["2"]
+    run(checkpoints=jaxrnn.Checkpoints(tmp_path / "a", epochs=2, keep=1, seconds=0))
+    assert saved == [(2, 0), (4, 0), (5, 0)]  # what ended is kept
+    assert [p.name for p in (tmp_path / "a").iterdir() if p.name.isdigit()] == ["3"]
     saved.clear()
     run(checkpoints=jaxrnn.Checkpoints(tmp_path / "b", seconds=3600.0))
-    assert saved == []
+    assert saved == [(5, 0)]
 
 
 @pytest.mark.parametrize(
@@ -337,7 +337,7 @@ def test_training_that_breaks_stops_and_says_where():
 def test_from_the_host_it_says_after_which_update(tmp_path):
     with pytest.raises(jaxrnn.NonFinite, match=r"in epoch 2, in or after update 1\."):
         fit_breaking(14, "host")
-    checkpoints = jaxrnn.Checkpoints(tmp_path, updates=2)
+    checkpoints = jaxrnn.Checkpoints(tmp_path, updates=2, seconds=0)
     with pytest.raises(jaxrnn.NonFinite, match=r"in or after update 3\.") as stop:
         fit_breaking(14, "host", checkpoints=checkpoints)
     assert stop.value.state.step == 14
