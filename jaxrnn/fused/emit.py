@@ -189,7 +189,7 @@ def backward_kernel(problem: Problem, direct: tuple[bool, ...]) -> Kernel:
     carry, residuals = problem.carry, traced_forward(problem)[1]
     kernel = _Kernel(problem, "backward")
     kernel.reads_steps("residual", "residual", residuals)
-    kernel.reads_steps("written", "carry", carry, shift=-1)
+    kernel.reads_steps("written", "carry", carry, earlier=True)
     kernel.reads_steps("direct", "direct", carry, only=direct)
     trees = {"before": carry, "after": carry, "residual": residuals, "stepped": carry}
     passed, deltas = kernel.computes(closed, [carry, delta], **trees)
@@ -281,7 +281,7 @@ class _Kernel:
         array: str,
         tree: Tree,
         *,
-        shift: int = 0,
+        earlier: bool = False,
         only: tuple[bool, ...] | None = None,
     ) -> None:
         """Names what stands at every step in the leaves of `tree`."""
@@ -293,8 +293,8 @@ class _Kernel:
                 of = f"{array}{slot.leaf}"
                 self.inputs[of] = slot.element
                 self.head += [
-                    f"Ahead<{slot.element}, {slot.parts}> {ahead}"
-                    f"({of}, block, place, {shift});"
+                    f"Ahead<{slot.element}, {slot.parts}, {str(earlier).lower()}> "
+                    f"{ahead}({of}, block, place);"
                 ]
             kind = "bool" if slot.element == "mark" else "real"
             value = f"{ahead}.take(slot, n, {slot.part})"
@@ -448,7 +448,7 @@ class _Kernel:
             *(f"constexpr int {key} = {value};" for key, value in constants.items()),
             f"constexpr bool BACKWARDS = {str(self.name == 'backward').lower()};",
             PRELUDE,
-            f'extern "C" __global__ void __launch_bounds__(THREADS) {name}(',
+            f'extern "C" __global__ void __launch_bounds__(THREADS, 1) {name}(',
             *(f"    {argument}," for argument in arguments[:-1]),
             f"    {arguments[-1]}) {{",
             "  const Block block(sizes);",
