@@ -401,11 +401,15 @@ def test_shard_map_without_a_check_of_varying_axes():
     mesh = jax.make_mesh((1,), ("d",), devices=jax.devices()[:1])
     axes = jax.sharding.PartitionSpec(None, "d")
 
-    def run(inputs, solver=jaxrnn.Fused()):
+    def run(inputs, solver):
         return jaxrnn.rnn(jaxrnn.gru, params, inputs, solver=solver)[1]
 
     of_device = jax.shard_map(
-        run, mesh=mesh, in_specs=(axes,), out_specs=axes, check_vma=False
+        lambda inputs: run(inputs, jaxrnn.Fused()),
+        mesh=mesh,
+        in_specs=(axes,),
+        out_specs=axes,
+        check_vma=False,
     )
     sharded = jax.device_put(inputs, jax.sharding.NamedSharding(mesh, axes))
     assert_close(jax.jit(of_device)(sharded), run(inputs, jaxrnn.Scan()), 2e-6)
