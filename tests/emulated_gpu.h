@@ -9,7 +9,7 @@
 #define __device__
 #define __global__
 #define __shared__
-#define __launch_bounds__(threads)
+#define __launch_bounds__(threads, blocks)
 #define __align__(bytes) __attribute__((aligned(bytes)))
 
 struct Index { int x; };
@@ -45,6 +45,9 @@ static inline double __shfl_xor_sync(unsigned, double x, int other) {
 static inline float __uint_as_float(unsigned bits) { float x; memcpy(&x, &bits, 4); return x; }
 static inline float __int_as_float(int bits) { return __uint_as_float(bits); }
 static inline unsigned __float_as_uint(float x) { unsigned bits; memcpy(&bits, &x, 4); return bits; }
+double fmod(int, int) = delete;  // CUDA cannot tell which one is meant
+double fabs(int) = delete;
+static inline float __fdividef(float x, float y) { return x / y; }
 static inline float rsqrt(float x) { return 1 / sqrtf(x); }
 static inline double rsqrt(double x) { return 1 / sqrt(x); }
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, Literal
 
 
@@ -50,6 +51,7 @@ class Blocks(NamedTuple):
 
 Value = Uniform | Blocks
 
+ELEMENTS = {"float32": "float", "bfloat16": "bfloat16", "float64": "double"}
 UNARY = {
     name: f"{name}({{}})"
     for name in (
@@ -78,7 +80,6 @@ UNARY = {
     "copy": "{}",
     "copy_p": "{}",
     "stop_gradient": "{}",
-    "reduce_precision": "{}",
 }
 OTHERS = {
     "add": "{} + {}",
@@ -103,9 +104,16 @@ OTHERS = {
     "select_n": "{0} ? {2} : {1}",
     "clamp": "minimum(maximum({1}, {0}), {2})",
 }
+OF_INTEGERS = {  # where C has another word for them, or none
+    "abs": "{0} < 0 ? -{0} : {0}",
+    "sign": "({0} > 0) - ({0} < 0)",
+    "max": "{0} > {1} ? {0} : {1}",
+    "min": "{0} < {1} ? {0} : {1}",
+    "rem": "{} % {}",
+}
 ELEMENTWISE = {*UNARY, *OTHERS, "integer_pow", "convert_element_type"}
 LOOPS = {"scan", "while", "cond"}
-OF_BOOLS = {"not", "and", "or", "xor"}
+NOT_OF_INTEGERS = {"not", "and", "or", "xor", "pow", "clamp"}
 REDUCTIONS = {
     "reduce_sum": ("add", "(real)0"),
     "reduce_max": ("maximum", "-infinity"),
@@ -123,6 +131,7 @@ class Body:
       weights: the parts of parameters that are multiplied with, in the order met.
       buffers: vectors in shared memory, by the C of the thread's own element.
       reductions: how many sums over threads there are.
+      double: whether it computes in float64.
     """
 
     features: int
@@ -130,12 +139,14 @@ class Body:
     weights: list[Weight] = dataclasses.field(default_factory=list)
     buffers: dict[str, int] = dataclasses.field(default_factory=dict)
     reductions: int = 0
+    double: bool = False
     names: int = 0
 
     def let(self, dtype: Any, text: str) -> str:
         """A line that names a value; returns the name."""
         self.names += 1
         name = f"v{self.names}"
+        self.double |= dtype == np.float64
         self.lines.append(f"const {c_type(dtype)} {name} = {text};")
         return name
 
@@ -186,10 +197,14 @@ class Body:
             template = f"({c_type(dtype)})({{}})"
         elif name == "integer_pow":
             template = power(eqn.params["y"])
+        elif name in OF_INTEGERS and np.issubdtype(dtype, np.integer):
+            template = OF_INTEGERS[name]
         else:
             template = (UNARY | OTHERS)[name]
-        if name in OF_BOOLS and dtype != np.bool_:
+        if name in NOT_OF_INTEGERS and np.issubdtype(dtype, np.integer):
             raise Unsupported(f"its step uses `{name}` of integers")
+        if name == "select_n" and len(values) > 3:
+            raise Unsupported("its step selects one of more than two arrays")
         if not blocks:
             texts = [value.text for value in values if isinstance(value, Uniform)]
             return Uniform(self.let(dtype, template.format(*texts)))
@@ -210,6 +225,15 @@ class Body:
             for value in values
         ]
         return Blocks(elementwise(line, *grids), blocks[0].units)
+
+    def _reduce_precision(self, eqn: Any, value: Value) -> Value:
+        """Nothing, with the bits that the dtype has; `jax.checkpoint` asks for it."""
+        bits = jax.numpy.finfo(eqn.outvars[0].aval.dtype)
+        if eqn.params["exponent_bits"] < bits.nexp or (
+            eqn.params["mantissa_bits"] < bits.nmant
+        ):
+            raise Unsupported("its step rounds to fewer bits than its dtype has")
+        return value
 
     # Bookkeeping.
 
@@ -403,6 +427,11 @@ class Body:
 
 def constant(value: Any) -> Uniform:
     """A literal, or a constant that the step closes over."""
+    if isinstance(value, Tracer):
+        raise Unsupported(
+            "its step closes over an argument of a transformed function, such as "
+            "`jax.jit`; make it a parameter"
+        )
     array = np.asarray(value)
     if array.size != 1:
         raise Unsupported(
@@ -419,10 +448,10 @@ def c_type(dtype: Any) -> str:
     """What a value is computed in; all floating point is `real`."""
     if dtype == np.bool_:
         return "bool"
-    if jax.numpy.issubdtype(dtype, np.floating):
+    if jax.numpy.dtype(dtype).name in ELEMENTS:
         return "real"
-    if jax.numpy.issubdtype(dtype, np.integer):
-        return "int"
+    if dtype in (np.int32, np.int64):
+        return "int" if dtype == np.int32 else "long long"
     raise Unsupported(f"its step computes in {dtype}")
 
 

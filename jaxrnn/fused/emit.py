@@ -18,11 +18,18 @@ import numpy as np
 from jax.extend.core import Literal
 
 from jaxrnn.cells.base import Adjoint, Cell
-from jaxrnn.fused.blocks import Blocks, Body, Uniform, Unsupported, Value, Weight
-from jaxrnn.fused.plan import Plan, plan
+from jaxrnn.fused.blocks import (
+    ELEMENTS,
+    Blocks,
+    Body,
+    Uniform,
+    Unsupported,
+    Value,
+    Weight,
+)
+from jaxrnn.fused.plan import SHARED_BYTES, Plan, plan
 
 PRELUDE = importlib.resources.files("jaxrnn.fused").joinpath("prelude.cu").read_text()
-ELEMENTS = {"float32": "float", "bfloat16": "bfloat16", "float64": "double"}
 OF_STEP, OF_ROW, OF_LAST_STEP = (
     "block.at(t)",
     "blockIdx.x",
@@ -60,6 +67,7 @@ class Problem(NamedTuple):
       mask: whether there is one.
       resets: whether there are some.
       threads_per_feature: see `plan`.
+      shared_bytes: that one block may take, of the GPU at hand.
     """
 
     cell: Cell
@@ -70,11 +78,17 @@ class Problem(NamedTuple):
     mask: bool
     resets: bool
     threads_per_feature: int | None = None
+    shared_bytes: int = SHARED_BYTES
 
     @property
     def features(self) -> int:
         """The width of the hidden vector."""
         return self.carry.leaves[-1].shape[-1]
+
+    def param(self, name: str) -> str:
+        """A parameter in C, whatever its name in Python is."""
+        number = list(self.params.tree()).index(name)
+        return f"param{number}_{re.sub('[^A-Za-z0-9]', '_', name)}"
 
 
 class Output(NamedTuple):
@@ -101,10 +115,19 @@ def traced_forward(problem: Problem) -> tuple[Any, Tree, tuple[int | None, ...]]
 
     An alias says which leaf of the projected inputs a leaf of the residuals is; None
     where it is one of its own.
+
+    Raises:
+      Unsupported: the step wants a batch, such as `hidden.sum(axis=1)`.
     """
-    closed, (_, residuals) = jax.make_jaxpr(problem.adjoint.forward, return_shape=True)(
-        problem.params.tree(), problem.carry.tree(), problem.projected.tree()
-    )
+    row = problem.params.tree(), problem.carry.tree(), problem.projected.tree()
+    try:
+        closed, (_, residuals) = jax.make_jaxpr(
+            problem.adjoint.forward, return_shape=True
+        )(*row)
+    except (IndexError, TypeError, ValueError) as error:
+        raise Unsupported(
+            f"its step fails on one row without axes of a batch ({error})"
+        ) from error
     projected = closed.jaxpr.invars[-len(problem.projected.leaves) :]
     kept = closed.jaxpr.outvars[len(problem.carry.leaves) :]
     places = {var: i for i, var in enumerate(projected)}
@@ -167,7 +190,7 @@ def backward_kernel(problem: Problem, direct: tuple[bool, ...]) -> Kernel:
     carry, residuals = problem.carry, traced_forward(problem)[1]
     kernel = _Kernel(problem, "backward")
     kernel.reads_steps("residual", "residual", residuals)
-    kernel.reads_steps("written", "carry", carry, shift=-1)
+    kernel.reads_steps("written", "carry", carry, earlier=True)
     kernel.reads_steps("direct", "direct", carry, only=direct)
     trees = {"before": carry, "after": carry, "residual": residuals, "stepped": carry}
     passed, deltas = kernel.computes(closed, [carry, delta], **trees)
@@ -259,7 +282,7 @@ class _Kernel:
         array: str,
         tree: Tree,
         *,
-        shift: int = 0,
+        earlier: bool = False,
         only: tuple[bool, ...] | None = None,
     ) -> None:
         """Names what stands at every step in the leaves of `tree`."""
@@ -271,8 +294,8 @@ class _Kernel:
                 of = f"{array}{slot.leaf}"
                 self.inputs[of] = slot.element
                 self.head += [
-                    f"Ahead<{slot.element}, {slot.parts}> {ahead}"
-                    f"({of}, block, place, {shift});"
+                    f"Ahead<{slot.element}, {slot.parts}, {str(earlier).lower()}> "
+                    f"{ahead}({of}, block, place);"
                 ]
             kind = "bool" if slot.element == "mark" else "real"
             value = f"{ahead}.take(slot, n, {slot.part})"
@@ -351,7 +374,7 @@ class _Kernel:
     def _param(
         self, name: str, shape: tuple[int, ...], units: list[int], *, drawn: bool
     ) -> Value | None:
-        features, array = self.problem.features, f"param_{name}"
+        features, array = self.problem.features, self.problem.param(name)
         if any(n % unit for n, unit in zip(shape, units, strict=True)):
             return None
         parts = np.empty([n // u for n, u in zip(shape, units, strict=True)], object)
@@ -363,7 +386,7 @@ class _Kernel:
             return None
         for *row, part in np.ndindex(parts.shape):
             text = "_".join([array, *map(str, row), str(part)])
-            where = f"block.model * {len(parts) if row else 1} + {sum(row)}"
+            where = f"(size_t)block.model * {len(parts) if row else 1} + {sum(row)}"
             where = f"({where}) * block.rows + block.row" if drawn else where
             if units[-1] == features:
                 where = f"element({where}, {parts.shape[-1]}, {part}, place)"
@@ -382,15 +405,15 @@ class _Kernel:
         loads = [f"const real {n} = {self.loads[n][1]};" for n in taken]
         for i, (name, row, column, transposed) in enumerate(body.weights):
             rows, columns = params[name].shape
-            at = f"param_{name} + (size_t)block.model * {rows * columns}"
+            at = f"{problem.param(name)} + (size_t)block.model * {rows * columns}"
             part = f"{columns}, {row}, {column}, {str(transposed).lower()}"
             loads += [
                 f"real w{i}[KEPT > 0 ? KEPT : 1];",
                 f"load_weights({at}, {part}, place, w{i}, rest({i}));",
             ]
         for name in (*taken.values(), *(weight.param for weight in body.weights)):
-            self.inputs[f"param_{name}"] = _element(params[name].dtype)
-        double = "double" in self.inputs.values()
+            self.inputs[problem.param(name)] = _element(params[name].dtype)
+        double = body.double or "double" in self.inputs.values()
         layout = plan(
             problem.features,
             weights=len(body.weights),
@@ -399,6 +422,7 @@ class _Kernel:
             streams=sum(".take(" in line for line in self.before),
             itemsize=8 if double else 4,
             splits=problem.threads_per_feature,
+            shared_bytes=problem.shared_bytes,
         )
         if isinstance(layout, str):
             raise Unsupported(layout)
@@ -418,13 +442,14 @@ class _Kernel:
             f"{_element(output.leaf.dtype)}* __restrict__ {name}"
             for name, output in self.outputs.items()
         ]
-        name = re.sub(r"[^a-z0-9]+", "_", f"{problem.cell.name.lower()}_{self.name}")
+        name = f"fused {problem.cell.name.lower()} {self.name}"
+        name = re.sub("[^a-z0-9]+", "_", name)
         source = [
             f"using real = {'double' if double else 'float'};",
             *(f"constexpr int {key} = {value};" for key, value in constants.items()),
             f"constexpr bool BACKWARDS = {str(self.name == 'backward').lower()};",
             PRELUDE,
-            f'extern "C" __global__ void __launch_bounds__(THREADS) {name}(',
+            f'extern "C" __global__ void __launch_bounds__(THREADS, 1) {name}(',
             *(f"    {argument}," for argument in arguments[:-1]),
             f"    {arguments[-1]}) {{",
             "  const Block block(sizes);",

@@ -23,6 +23,7 @@ from jax.custom_batching import custom_vmap
 
 from jaxrnn.files import cache_folder, replacing
 from jaxrnn.fused.emit import Kernel
+from jaxrnn.fused.plan import SHARED_BYTES
 
 LIBRARIES = ("libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so")
 TARGET = "__gpu$xla.gpu.ptx"  # of XLA
@@ -63,16 +64,20 @@ def run(
 
     @custom_vmap
     def of_models(*operands: Array) -> list[Array]:
+        if operands[0].shape[0] == 0:  # which no grid of blocks can be
+            results = results_of(kernel, 0, time, rows)
+            return [jnp.zeros(x.shape, x.dtype) for x in results]
         return launch(kernel, operands, time=time, rows=rows)
 
     @of_models.def_vmap
     def of_more(size: int, batched: Sequence[bool], *operands: Array) -> Any:
+        inner = operands[0].shape[1 if batched[0] else 0]
         merged = []
         for x, has_axis in zip(operands, batched, strict=True):
             x = x if has_axis else jnp.broadcast_to(x, (size, *x.shape))
             merged.append(x.reshape(size * x.shape[1], *x.shape[2:]))
         found = of_models(*merged)
-        found = [x.reshape(size, x.shape[0] // size, *x.shape[1:]) for x in found]
+        found = [x.reshape(size, inner, *x.shape[1:]) for x in found]
         return found, [True] * len(found)
 
     found = of_models(*(arrays[name][None] for name in kernel.inputs))
@@ -120,8 +125,15 @@ def results_of(
 
 def architecture() -> str | None:
     """That of the first device, such as "90" for an H100; None where it has none."""
-    capability = getattr(jax.devices()[0], "compute_capability", None)
-    return capability.replace(".", "") if isinstance(capability, str) else None
+    capability = str(getattr(jax.devices()[0], "compute_capability", ""))
+    number = capability.replace(".", "")
+    return number if number.isdigit() else None  # AMD's are such as "gfx90a"
+
+
+def shared_bytes() -> int:
+    """Memory that a block may share on the first device: 64 to 227 KB, by GPU."""
+    name = "shared_memory_per_block_optin"
+    return getattr(jax.devices()[0], name, SHARED_BYTES)
 
 
 @functools.cache
@@ -157,6 +169,12 @@ def ptx_of(source: str, architecture: str) -> str:
     return path.read_text()
 
 
+def older(ptx: str) -> str:
+    """PTX as of `PTX_VERSION`: hints that are newer go, of which bytes are read."""
+    ptx = re.sub(r'(?m)^\s*\.pragma "used_bytes_mask.*\n', "", ptx)
+    return re.sub(r"(?m)^\.version .*$", f".version {PTX_VERSION}", ptx)
+
+
 def _compiled(source: str, architecture: str) -> str:
     library = nvrtc()
     assert library is not None
@@ -182,4 +200,4 @@ def _compiled(source: str, architecture: str) -> str:
     check(library.nvrtcCompileProgram(program, len(options), given))
     ptx = read("PTX")
     library.nvrtcDestroyProgram(ctypes.byref(program))
-    return re.sub(r"(?m)^\.version .*$", f".version {PTX_VERSION}", ptx)
+    return older(ptx)

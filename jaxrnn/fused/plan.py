@@ -3,9 +3,21 @@
 from typing import NamedTuple
 
 REGISTERS = 65_536  # of a multiprocessor, 4 bytes each; all architectures since 2012
-SHARED_BYTES = 232_448 - 1_024  # that one block may take; Hopper and later
+QUARTERS = 4  # of a multiprocessor; each has its own part of the registers
+SHARED_BYTES = 232_448  # that one block may take of an H100; other GPUs have less
 MAX_THREADS = 1_024  # of a block
 WARP = 32
+
+
+def registers_of(threads: int) -> int:
+    """How many a thread may have, in a block of that many: warps live in quarters.
+
+    Example:
+      >>> registers_of(256), registers_of(288)
+      (255, 168)
+    """
+    warps = -(-threads // (WARP * QUARTERS))  # of the fullest quarter
+    return min(255, REGISTERS // QUARTERS // WARP // warps // 8 * 8)
 
 
 class Plan(NamedTuple):
@@ -37,12 +49,15 @@ def plan(
     streams: int,
     itemsize: int,
     splits: int | None = None,
+    shared_bytes: int = SHARED_BYTES,
 ) -> Plan | str:
     """The fastest plan that fits; or why none does, as the end of a sentence.
 
     With every weight in a register where that is possible: few threads a feature then
     make for short sums of many threads. Else half of the threads a block may have, so
-    that each has registers, and the rest of the weights in shared memory.
+    that each has registers, and the rest of the weights in shared memory. Where they
+    fit nowhere, fewer registers are left for all else, of which some may be spilled:
+    a spill costs some cycles, and what runs instead of a kernel microseconds.
 
     Args:
       features: the width of the hidden vector.
@@ -52,19 +67,18 @@ def plan(
       streams: values that a thread reads at every step.
       itemsize: bytes of what is computed in.
       splits: threads a feature; None tries 1, 2, 4, ...
+      shared_bytes: that one block may take.
     """
     if features > MAX_THREADS:
         return f"{features} features are more than the {MAX_THREADS} threads of a block"
     words = itemsize // 4
-    fitting = []
-    for n in (1, 2, 4, 8, 16, 32) if splits is None else (splits,):
+
+    def planned(n: int, share: int) -> Plan:
         threads = -(-features * n // WARP) * WARP
-        if threads > MAX_THREADS:
-            break
         span = -(-features // (4 * n)) * 4
         ahead = 4 if weights * span <= 128 else 2
         others = 48 + words * (streams * (ahead + 1) + 4 * min(weights, 4))
-        most = min(255, REGISTERS // threads // 8 * 8) - others
+        most = registers_of(threads) - others // share
         kept = span
         if weights and weights * span * words > most:
             kept = max(most, 0) // (weights * words) // 4 * 4
@@ -73,16 +87,18 @@ def plan(
             + 2 * reductions * WARP
             + weights * (span - kept) * threads
         )
-        fitting.append(Plan(n, threads, span, kept, ahead, in_shared * itemsize))
-    fitting = [plan for plan in fitting if plan.shared_bytes <= SHARED_BYTES]
-    if not fitting:
-        return (
-            f"the weights of {features} features, {weights} times {features} squared, "
-            "are more than one block of a GPU can hold"
-        )
-    all_kept = [plan for plan in fitting if plan.kept == plan.span]
+        return Plan(n, threads, span, kept, ahead, in_shared * itemsize)
+
+    numbers = (1, 2, 4, 8, 16, 32) if splits is None else (splits,)
+    numbers = [n for n in numbers if features * n <= MAX_THREADS]
+    for share in (1, 2):
+        plans = [planned(n, share) for n in numbers]
+        plans = [plan for plan in plans if plan.shared_bytes <= shared_bytes]
+        all_kept = [plan for plan in plans if plan.kept == plan.span]
+        if plans:
+            most_kept = max(plans, key=lambda plan: plan.kept / plan.span)
+            return all_kept[0] if all_kept else most_kept
     return (
-        all_kept[0]
-        if all_kept
-        else max(fitting, key=lambda plan: plan.kept / plan.span)
+        f"the weights of {features} features, {weights} times {features} squared, "
+        "are more than one block of a GPU can hold"
     )

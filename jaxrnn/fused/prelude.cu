@@ -39,7 +39,11 @@ __device__ inline real as_stored(real x) {
 
 // Arithmetic that CUDA lacks.
 
-__device__ inline real logistic(real x) { return 1 / (1 + exp(-x)); }
+// 1 / x to two units of the last place, without the branch of a division, around which
+// no other work can be done; only of x >= 1.
+__device__ inline float inverse(float x) { return __fdividef(1, x); }
+__device__ inline double inverse(double x) { return 1 / x; }
+__device__ inline real logistic(real x) { return inverse(1 + exp(-x)); }
 __device__ inline real sign(real x) { return x > 0 ? 1 : x < 0 ? -1 : x; }
 __device__ inline real add(real x, real y) { return x + y; }
 __device__ inline real maximum(real x, real y) { return x > y || x != x ? x : y; }  // NaN stays
@@ -52,10 +56,13 @@ __device__ inline void sync() {
 }
 
 struct Block {
-  int time, rows, model, row;
+  int time;
+  unsigned rows, model, row;
+  size_t first;  // where the row has its first step
   __device__ Block(const int* sizes)
-      : time(sizes[0]), rows(sizes[1]), model(blockIdx.x / rows), row(blockIdx.x % rows) {}
-  __device__ size_t at(int t) const { return ((size_t)model * time + t) * rows + row; }
+      : time(sizes[0]), rows(sizes[1]), model(blockIdx.x / rows), row(blockIdx.x % rows),
+        first((size_t)model * time * rows + row) {}
+  __device__ size_t at(unsigned t) const { return first + (size_t)t * rows; }
   __device__ int step(int n) const {  // the n-th that is computed
     const int clamped = n < time ? n : time - 1;
     return BACKWARDS ? time - 1 - clamped : clamped;
@@ -69,7 +76,7 @@ struct Place {
     const int at = threadIdx.x / SPLITS;
     split = threadIdx.x % SPLITS;
     feature = at < FEATURES ? at : FEATURES - 1;
-    mine = at < FEATURES && split == 0;
+    mine = FEATURES == THREADS || (at < FEATURES && split == 0);
   }
 };
 
@@ -78,24 +85,24 @@ __device__ inline size_t element(size_t row, int parts, int part, const Place& p
   return (row * parts + part) * FEATURES + place.feature;
 }
 
-// An array (models, time, rows, PARTS * FEATURES), read some steps ahead of its use.
-template <class Element, int PARTS>
+// An array (models, time, rows, PARTS * FEATURES), read some steps ahead of its use; of
+// an EARLIER one the step before.
+template <class Element, int PARTS, bool EARLIER = false>
 struct Ahead {
   const Element* const array;
   const Block& block;
   const Place& place;
-  const int shift;
   Element of[AHEAD][PARTS];
-  __device__ Ahead(const Element* array, const Block& block, const Place& place, int shift)
-      : array(array), block(block), place(place), shift(shift) {
+  __device__ Ahead(const Element* array, const Block& block, const Place& place)
+      : array(array), block(block), place(place) {
 #pragma unroll
     for (int slot = 0; slot < AHEAD; ++slot)
 #pragma unroll
       for (int part = 0; part < PARTS; ++part) fetch(slot, slot, part);
   }
   __device__ void fetch(int slot, int n, int part) {
-    const int t = block.step(n) + shift;
-    of[slot][part] = array[element(block.at(t < 0 ? 0 : t), PARTS, part, place)];
+    const int step = block.step(n), t = EARLIER && step > 0 ? step - 1 : step;
+    of[slot][part] = array[element(block.at(t), PARTS, part, place)];
   }
   // What the n-th step reads; a later one is asked for in its place.
   __device__ auto take(int slot, int n, int part) {

@@ -57,12 +57,13 @@ class Fused:
     Mask, resets, initial carry, float32, bfloat16 and float64, and the gradient of the
     gradient (by `HoistedScan`) work; under `vmap` models run side by side in one
     launch. Forward mode does not, as in `HoistedScan`. An array that is sharded over
-    devices is gathered on each of them, unless `jax.shard_map` is around. `jax.export`
-    refuses programs with such calls: export with another solver.
+    devices is gathered on each of them, unless `jax.shard_map` is around, with
+    `check_vma=False`. `jax.export` refuses programs with such calls: export with
+    another solver.
 
-    In bfloat16 arrays are rounded, and all arithmetic of a step is float32. Inside the
-    loop float32 is never TF32; `jax.default_matmul_precision` rules the matmuls before
-    and after it.
+    In bfloat16 arrays are rounded, and all arithmetic of a step is float32, even after
+    a cast to bfloat16. Inside the loop float32 is never TF32;
+    `jax.default_matmul_precision` rules the matmuls before and after it.
 
     Attributes:
       threads_per_feature: threads that share the sums of one feature, a power of two
@@ -285,6 +286,7 @@ def _problem(
         mask=steps.mask is not None,
         resets=steps.resets is not None,
         threads_per_feature=solver.threads_per_feature,
+        shared_bytes=launch.shared_bytes(),
     )
 
 
@@ -294,7 +296,9 @@ def _arrays(
     rows = math.prod(steps.batch_shape)
     names = problem.cell.param_specs(1, 1)
     found = {
-        f"param_{name}": x if name in names else x.reshape(len(x), rows, x.shape[-1])
+        problem.param(name): (
+            x if name in names else x.reshape(len(x), rows, x.shape[-1])
+        )
         for name, x in params.items()
     }
     for name, marks in (("mask", steps.mask), ("resets", steps.resets)):
