@@ -56,7 +56,7 @@ def test_each_model_stops_by_itself(over):
         updates=2,
         batch_size=8,
         over=over,
-        on_epoch=lambda epoch, record, state: reports.append(len(record["loss"])),
+        on_epoch=lambda epoch, record: reports.append(len(record["loss"])),
     )
     jax.effects_barrier()
     np.testing.assert_array_equal(state.step, [2, 6, 2])

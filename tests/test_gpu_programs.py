@@ -41,8 +41,9 @@ def assert_at_most(found, limits):
 @pytest.mark.parametrize("cell", PER_STEP)
 def test_launches_of_a_gradient(cell):
     """An adjoint takes work out of the loops; chunks put another loop around one."""
-    names = [f"{cell}, {solver}" for solver in ("scan", "one chunk", "chunks of 64")]
-    scan, one_chunk, chunks = gpu_compiler.programs(*names).values()
+    solvers = ("scan", "one chunk", "chunks of 64", "fused")
+    names = [f"{cell}, {solver}" for solver in solvers]
+    scan, one_chunk, chunks, fused = gpu_compiler.programs(*names).values()
     assert_at_most(scan.loops, PER_STEP[cell]["scan"])
     assert_at_most(one_chunk.loops, PER_STEP[cell]["one chunk"])
     assert sum(x.total for x in one_chunk.loops) < sum(x.total for x in scan.loops)
@@ -52,17 +53,10 @@ def test_launches_of_a_gradient(cell):
     assert [forth.kernels, back.kernels] == [x.kernels for x in one_chunk.loops]
     assert chunk.total > back.total
 
-
-@compiles_for_gpu
-@pytest.mark.parametrize("cell", PER_STEP)
-def test_fused_launches_two_kernels_for_all_steps(cell):
-    """One forth and one back, where a loop launches some at each of 100 steps.
-
-    XLA checks the call of a kernel, not the PTX: that is the driver's part.
-    """
-    (program,) = gpu_compiler.programs(f"{cell}, fused").values()
-    assert program.ptx_calls == 2
-    assert program.loops == []
+    # One kernel forth and one back for all of the 100 steps. XLA checks the call of a
+    # kernel, not the PTX: that is the driver's part.
+    assert fused.ptx_calls == 2
+    assert fused.loops == []
 
 
 @compiles_for_gpu

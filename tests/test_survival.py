@@ -5,9 +5,8 @@ import survival
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", survival.KINDS)
-def test_killed_at_random_moments_it_ends_with_the_same_bits(kind):
-    """Three kills each; `make survival` does it 50 times."""
-    record = survival.survive(kind, seed=survival.KINDS.index(kind))
+def test_killed_at_random_moments_it_ends_with_the_same_bits():
+    """Up to three kills; `make survival` does it 50 times, for every kind."""
+    record = survival.survive("memory", seed=0)
     assert record["kills"]
-    assert record["sha256"] == survival.undisturbed(kind)
+    assert record["sha256"] == survival.undisturbed("memory")

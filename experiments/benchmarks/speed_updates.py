@@ -13,6 +13,7 @@ from timing import interleaved, timed
 
 import jaxrnn
 from jaxrnn import data
+from jaxrnn.train.epoch import keeping_epoch
 
 
 class Training(NamedTuple):
@@ -125,9 +126,11 @@ def fit_of(
         "over": over,
     }
     compile_s, _ = timed(
-        lambda: jaxrnn.train_epoch.lower(state, dataset, order, **options).compile()
+        lambda: keeping_epoch.lower(
+            state, dataset, order, noise_key=None, **options
+        ).compile()
     )
-    cached = jaxrnn.train_epoch._cache_size  # JAX has no public counter
+    cached = keeping_epoch._cache_size  # JAX has no public counter
     compiled_before = cached()
     dataset = jax.device_put(dataset)
     run = functools.partial(
