@@ -236,11 +236,13 @@ def fit(
                 given = rates(run.state).items()
                 now = {n: learning_rate(run.epoch, r, run.history) for n, r in given}
                 run = run._replace(state=with_rates(run.state, now))
+            before, part_means, by_update = run, {}, None
             for part in parts(run.epoch, run.done):
-                state, means, by_update, count = part(run.state)
-                if not allow_non_finite:
-                    check_finite(run, means, by_update)
-                run = run.after_part(state, means, count)
+                before = run
+                state, part_means, by_update, count = part(run.state)
+                run = run.after_part(state, part_means, count)
+                if kept is not None and not allow_non_finite:
+                    check_finite(before, part_means, by_update)
                 keep(due=updates is not None)
             means = dict(run.so_far)
             if validation is not None:
@@ -248,6 +250,9 @@ def fit(
                     run.state.params, validation, loss_fn=loss_fn, over=over
                 )
                 means |= {f"val_{name}": mean for name, mean in validated.items()}
+            if kept is None and not allow_non_finite:
+                # Not before: the device is to have its work while the host waits.
+                check_finite(before, part_means, by_update)
             record = metrics.values(means)
             if learning_rate is not None:
                 record |= rates(run.state)
