@@ -172,7 +172,7 @@ def survive(kind, seed):
                 seconds_of_training(folder)
             how = rng.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM])
             try:
-                process.wait(timeout=rng.uniform(0, 1.2 if not kills else 4.0))
+                process.wait(timeout=rng.uniform(0, 0.5 if not kills else 4.0))
             except subprocess.TimeoutExpired:
                 process.send_signal(how)
                 kills.append(how.name)

@@ -27,16 +27,15 @@ from jaxrnn.solvers.base import (
     Steps,
     known,
     or_zeros,
-    restart,
     start_of,
     with_derivative_of,
 )
 from jaxrnn.solvers.hoisted import (
     HoistedScan,
     backward_weights,
-    cotangent_run,
+    befores_of,
     floating,
-    shifted,
+    reference_of,
 )
 
 
@@ -166,18 +165,15 @@ def _forward_loop(cell: Cell, solver: Fused, primals: Any, *, save: bool) -> Any
         xs = _named("x", projected, steps.time, rows)
         found = launch.run(kernel, arrays | xs, time=steps.time, rows=rows)
 
-        def whole(x: Array) -> Array:
-            return x.reshape(steps.time, *steps.batch_shape, *x.shape[2:])
-
         number = len(problem.carry.leaves)
-        carries = [whole(found[f"carry{i}"]) for i in range(number)]
+        carries = [_whole(found[f"carry{i}"], steps) for i in range(number)]
         carries = jax.tree.unflatten(problem.carry.structure, carries)
         residuals = None
         if save:
             of = jax.tree.leaves(projected)
             aliases = traced_forward(problem)[2]
             residuals = [
-                whole(found[f"residual{i}"]) if alias is None else of[alias]
+                _whole(found[f"residual{i}"], steps) if alias is None else of[alias]
                 for i, alias in enumerate(aliases)
             ]
         return (jax.tree.map(lambda x: x[-1], carries), carries), residuals
@@ -185,7 +181,7 @@ def _forward_loop(cell: Cell, solver: Fused, primals: Any, *, save: bool) -> Any
     def reference(*primals: Any) -> Any:
         _, residuals = jax.eval_shape(loop, *primals)
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), residuals)
-        return _reference(cell)(*primals), zeros
+        return reference_of(cell)(*primals), zeros
 
     return with_derivative_of(reference, _on_gpu(loop, reference))(*primals)
 
@@ -214,12 +210,9 @@ def _backward_loop(cell: Cell, solver: Fused, kept: _Kept, cotangents: Any) -> A
             return jax.tree.unflatten(structure, of)
 
         structure = traced_backward(problem)[1].structure
-        delta = [found[f"delta{i}"] for i in range(structure.num_leaves)]
-        delta = [x.reshape(steps.time, *steps.batch_shape, *x.shape[2:]) for x in delta]
-        befores = jax.tree.map(shifted, carry, carries)
-        if steps.resets is not None:
-            again = jax.tree.map(lambda x: x[None], start)
-            befores = restart(steps.resets, again, befores)
+        number = structure.num_leaves
+        delta = [_whole(found[f"delta{i}"], steps) for i in range(number)]
+        befores = befores_of(start, carry, steps, carries)
         structure_of_residuals = traced_forward(problem)[1].structure
         gradients, of_inputs = backward_weights(
             cell,
@@ -237,7 +230,7 @@ def _backward_loop(cell: Cell, solver: Fused, kept: _Kept, cotangents: Any) -> A
         )
 
     def reference(kept: _Kept, cotangents: Any) -> Any:
-        ran, pullback = jax.vjp(_reference(cell), *kept.primals)
+        ran, pullback = jax.vjp(reference_of(cell), *kept.primals)
         of_ran = jax.tree.map(or_zeros, ran, cotangents)
         params, start, carry, steps = pullback(of_ran)
         inputs = kept.primals[3].inputs
@@ -255,10 +248,6 @@ def _on_gpu(loop: Callable[..., Any], reference: Callable[..., Any]) -> Any:
         return jax.lax.platform_dependent(*arguments, **platforms, default=reference)
 
     return function
-
-
-def _reference(cell: Cell) -> Any:
-    return functools.partial(cotangent_run, cell, HoistedScan(chunk=None))
 
 
 # Arrays by the names that kernels have for them, with one axis of rows.
@@ -314,3 +303,8 @@ def _named(name: str, tree: Any, *leading: int) -> dict[str, Array]:
         for i, x in enumerate(leaves)
         if x is not None
     }
+
+
+def _whole(x: Array, steps: Steps) -> Array:
+    """With all axes of the batch again."""
+    return x.reshape(steps.time, *steps.batch_shape, *x.shape[2:])

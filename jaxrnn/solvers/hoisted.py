@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -184,10 +185,7 @@ def _backward_chunk(
     """The cotangents of the carry before the chunk and of `start`, and gradients."""
     steps, carries, residuals, direct = kept
     adjoint = adjoint_of(cell)
-    befores = jax.tree.map(shifted, first, carries)
-    if steps.resets is not None:
-        again = jax.tree.map(lambda x: x[None], start)
-        befores = restart(steps.resets, again, befores)
+    befores = befores_of(start, first, steps, carries)
     zero = jax.tree.map(jnp.zeros_like, first)
 
     def body(cotangents: Any, xs: Any) -> tuple[Any, Any]:
@@ -214,6 +212,11 @@ def _backward_chunk(
 
 
 cotangent_run.defvjp(_forward, _backward, symbolic_zeros=True)
+
+
+def reference_of(cell: Cell) -> Callable[..., tuple[Carry, Carry]]:
+    """What loops in other languages compute, in JAX: `cotangent_run` in one chunk."""
+    return functools.partial(cotangent_run, cell, HoistedScan(chunk=None))
 
 
 # The loop for an `ElementwiseAdjoint` without marks: it carries delta. An iteration is
@@ -339,9 +342,15 @@ def _merges_rows(arrays: Any) -> bool:
     return many and not is_divided(*leaves)
 
 
-def shifted(first: Array, carries: Array) -> Array:
+def befores_of(
+    start: Carry | None, first: Carry, steps: Steps, carries: Carry
+) -> Carry:
     """The carry before each step, from the one before the first and those after."""
-    return jnp.concatenate([first[None], carries])[:-1]
+    befores = jax.tree.map(
+        lambda x, after: jnp.concatenate([x[None], after])[:-1], first, carries
+    )
+    again = jax.tree.map(lambda x: x[None], start)
+    return restart(steps.resets, again, befores)
 
 
 def _plus(cotangent: Array, direct: Array | None) -> Array:

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -22,7 +22,7 @@ from jaxrnn.solvers.base import (
     start_of,
     with_derivative_of,
 )
-from jaxrnn.solvers.hoisted import HoistedScan, cotangent_run
+from jaxrnn.solvers.hoisted import HoistedScan, reference_of
 
 KINDS = ("simple_rnn_tanh", "simple_rnn_relu", "gru", "lstm")  # as `Kind` in native.cc
 
@@ -160,7 +160,7 @@ def _forward_loop(
 
     def reference(*primals: Any) -> tuple[tuple[Carry, Carry], Array]:
         _, saved = jax.eval_shape(loop, *primals)
-        return _reference(cell)(*primals), jnp.zeros(saved.shape, saved.dtype)
+        return reference_of(cell)(*primals), jnp.zeros(saved.shape, saved.dtype)
 
     return with_derivative_of(reference, loop)(*primals)
 
@@ -212,16 +212,12 @@ def _backward_loop(
 
     def reference(primals: Any, carries: Carry, saved: Array, cotangents: Any) -> Any:
         del carries, saved  # they follow from the primals
-        ran, pullback = jax.vjp(_reference(cell), *primals)
+        ran, pullback = jax.vjp(reference_of(cell), *primals)
         params, start, carry, steps = pullback(jax.tree.map(or_zeros, ran, cotangents))
         return params, start, carry, Steps(steps.inputs if of_inputs else None)
 
     loop = with_derivative_of(reference, loop)
     return loop(primals, carries, saved, cotangents)
-
-
-def _reference(cell: Cell) -> Callable[..., tuple[Carry, Carry]]:
-    return functools.partial(cotangent_run, cell, HoistedScan(chunk=None))
 
 
 # The call itself: (time, rows, features) for any batch axes, no elements for None.

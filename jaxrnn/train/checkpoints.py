@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
+from jaxrnn.data.batches import check_count
 from jaxrnn.files import Path
 
 
@@ -60,8 +61,8 @@ class Checkpoints:
     def __post_init__(self) -> None:
         for name in ("epochs", "updates", "keep"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}.")
+            if value is not None:
+                check_count(name, value)
         if self.seconds < 0:
             raise ValueError(f"seconds must be at least 0, got {self.seconds}.")
 

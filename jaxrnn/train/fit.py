@@ -12,7 +12,7 @@ import optax
 from jaxtyping import Array, Float, Int, Key
 
 from jaxrnn import metrics
-from jaxrnn.data.batches import Batch, Dataset, check_dataset
+from jaxrnn.data.batches import Batch, Dataset, check_count, check_dataset
 from jaxrnn.train.checkpoints import Checkpoints, shapes_of, to_json
 from jaxrnn.train.evaluate import evaluate
 from jaxrnn.train.logs import OnEpoch
@@ -90,7 +90,9 @@ def fit(
         anew.
       checkpoints: where to keep the run. Where it holds one already, training goes on
         from there, in place of `state`, and ends with the bits of a run that was never
-        stopped (as long as `updates` of `Checkpoints` stays the same). A SIGTERM or
+        stopped (as long as `updates` of `Checkpoints` stays the same). That it is the
+        same run is told by keys, rows, batch size and the shapes of state and dataset;
+        other values of the same shapes are not noticed. A SIGTERM or
         SIGINT then ends the updates in flight, writes a checkpoint and raises
         `Interrupted`. A function that makes batches must make the same ones for an
         epoch; within an epoch, those that were trained on are read and left out.
@@ -173,7 +175,8 @@ def fit(
       >>> jax.vmap(error)(states.params, left_out).argmin().item()  # of the 3
       2
     """
-    _check_sizes(epochs=epochs, batch_size=batch_size)
+    check_count("epochs", epochs)
+    check_count("batch_size", batch_size)
     for part in (dataset, validation):
         if isinstance(part, Dataset):
             check_dataset(part)
@@ -265,12 +268,6 @@ def fit(
 
     state = run.state if run.best is None else run.best.or_last(run.state)
     return state, run.arrays()
-
-
-def _check_sizes(**sizes: int) -> None:
-    for name, value in sizes.items():
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}.")
 
 
 def _check_over(over: Over | None, dataset: Any, state: TrainState) -> None:
