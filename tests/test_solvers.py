@@ -25,9 +25,21 @@ from helpers import (
 import jaxrnn
 
 pytestmark = pytest.mark.usefixtures("x64")
+FOUR = ("simple_rnn", "simple_rnn_softsign", "gru", "lstm")  # one without an adjoint
 ALL_CELLS = pytest.mark.parametrize(("cell", "step"), CELLS.values(), ids=CELLS)
 ALL_SOLVERS = pytest.mark.parametrize("solver", SOLVERS, ids=repr)
-FOUR = ("simple_rnn", "simple_rnn_softsign", "gru", "lstm")  # one without an adjoint
+
+
+def _pairs():
+    """Every cell with every solver, but for pairs in which the solver hands over."""
+    for name, (cell, step) in CELLS.items():
+        for solver in SOLVERS:
+            parallel = isinstance(solver, jaxrnn.ParallelScan)
+            if parallel and cell.linear is None and name not in FOUR:
+                continue
+            yield pytest.param(cell, step, solver, id=f"{name}-{solver}")
+
+
 FOUR_CELLS = pytest.mark.parametrize(
     ("cell", "step"), [CELLS[name] for name in FOUR], ids=FOUR
 )
@@ -97,8 +109,7 @@ def check(cell, step, solver, reverse):
             assert_close(gradients, want)
 
 
-@ALL_SOLVERS
-@ALL_CELLS
+@pytest.mark.parametrize(("cell", "step", "solver"), list(_pairs()))
 def test_values_and_gradients(cell, step, solver):
     check(cell, step, solver, reverse=False)
 

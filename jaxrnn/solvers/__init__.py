@@ -7,4 +7,5 @@ from jaxrnn.solvers.default import default_solver as default_solver
 from jaxrnn.solvers.fused import Fused as Fused
 from jaxrnn.solvers.hoisted import HoistedScan as HoistedScan
 from jaxrnn.solvers.native import Native as Native
+from jaxrnn.solvers.parallel_scan import ParallelScan as ParallelScan
 from jaxrnn.solvers.scan import Scan as Scan
