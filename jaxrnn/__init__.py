@@ -43,6 +43,7 @@ from jaxrnn.solvers import Fused as Fused
 from jaxrnn.solvers import HoistedScan as HoistedScan
 from jaxrnn.solvers import Native as Native
 from jaxrnn.solvers import ParallelScan as ParallelScan
+from jaxrnn.solvers import Deer as Deer
 from jaxrnn.solvers import Checkpointed as Checkpointed
 from jaxrnn.solvers import Steps as Steps
 from jaxrnn.solvers import default_solver as default_solver

@@ -32,6 +32,7 @@ if jax.default_backend() != "gpu" and HAS_COMPILER:
     emulated_gpu.install()
 if HAS_KERNELS:
     SOLVERS += [jaxrnn.Fused(otherwise=jaxrnn.Scan())]
+SOLVERS += [jaxrnn.Deer(), jaxrnn.Deer(iterations=2)]  # two are too few: it repairs
 
 
 def softsign(x):

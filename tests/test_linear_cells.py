@@ -59,7 +59,7 @@ def test_rg_lru_starts_as_its_paper_says():
 
 
 def test_rg_lru_forgets_nothing_with_a_finite_gradient():
-    """Where r is too small for float32, a is 1, and the root of 1 - a^2 has no slope."""
+    """Where r is too small for float32, a is 1, and a root of 0 has no slope."""
     params = jaxrnn.init_params(jaxrnn.rg_lru, KEY, 2, 3)
     params = params | {"bias": params["bias"].at[:3].set(-200.0)}
 

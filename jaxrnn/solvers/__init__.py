@@ -3,6 +3,7 @@
 from jaxrnn.solvers.base import Solver as Solver
 from jaxrnn.solvers.base import Steps as Steps
 from jaxrnn.solvers.checkpointed import Checkpointed as Checkpointed
+from jaxrnn.solvers.deer import Deer as Deer
 from jaxrnn.solvers.default import default_solver as default_solver
 from jaxrnn.solvers.fused import Fused as Fused
 from jaxrnn.solvers.hoisted import HoistedScan as HoistedScan
