@@ -56,8 +56,9 @@ class Deer:
     Where it wins: a small cell, long sequences, few rows, and a GPU or TPU that `Scan`
     leaves idle. An iteration costs 10 to 40 times what all steps cost, and about
     2 n^3 multiplications a step and row for the scan, where n is the size of the carry
-    (twice the features of an LSTM); a gradient keeps 2 time * rows * n^2 numbers.
-    `Checkpointed(Deer(), chunk=1024)` bounds that. Where it cannot: on a CPU, with wide
+    (twice the features of an LSTM); values and gradients alike take memory for some
+    3 time * rows * n^2 numbers, in one chunk of `Checkpointed(Deer(), chunk=1024)` at a
+    time. XLA needs seconds to compile it. Where it cannot: on a CPU, with wide
     layers (from n = 128 on even two rows are too many), in chaos, and where a trained
     cell keeps track of a state: parity, say, takes over 100 iterations, which is more
     than the sequence is worth, and the repair does the work. Fresh cells take 3 to 6
