@@ -8,11 +8,11 @@ Expect     before training, 100 steps back: tanh at 1e-5 to 1e-4, a GRU at 1e-20
 
 The norm of dh_T / dcarry_t, of the last hidden vector by the carry of every step t, of
 the models of `adding_problem.py` (`jaxrnn.diagnostics`). Two things are not what is
-often told. Gates do not keep the gradient at the start: they begin half open, so that a GRU's
-and an LSTM's shrink faster than that of tanh with an orthogonal kernel. But a gate can
-learn to stay open, and after training both are near 1; tanh has shrunk to less than it
-began with. And what an LSTM keeps is in its memory: by h_t alone, c_t held fixed, the
-norm is near 0.01 most of the way.
+often told. Gates do not keep the gradient at the start: they begin half open, so that a
+GRU's and an LSTM's shrink faster than that of tanh with an orthogonal kernel. But a
+gate can learn to stay open, and after training both are near 1; tanh has shrunk to less
+than it began with. And what an LSTM keeps is in its memory: by h_t alone, c_t held
+fixed, the norm is near 0.01 most of the way.
 
 Writes vanishing_gradient.jsonl and .png.
 """
