@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxrnn.cells.base import Carry, Cell, Params
+from jaxrnn.cells.ops import as_varying
 from jaxrnn.fused import launch
 from jaxrnn.fused.blocks import Unsupported
 from jaxrnn.fused.emit import (
@@ -56,9 +57,9 @@ class Fused:
     Mask, resets, initial carry, float32, bfloat16 and float64, and the gradient of the
     gradient (by `HoistedScan`) work; under `vmap` models run side by side in one
     launch. Forward mode does not, as in `HoistedScan`. An array that is sharded over
-    devices is gathered on each of them, unless `jax.shard_map` is around, with
-    `check_vma=False`. `jax.export` refuses programs with such calls: export with
-    another solver.
+    devices is gathered on each of them, unless the mesh has explicit axes or
+    `jax.shard_map` is around. `jax.export` refuses programs with such calls: export
+    with another solver.
 
     In bfloat16 arrays are rounded, and all arithmetic of a step is float32, even after
     a cast to bfloat16. Inside the loop float32 is never TF32;
@@ -243,9 +244,12 @@ def _backward_loop(cell: Cell, solver: Fused, kept: _Kept, cotangents: Any) -> A
 def _on_gpu(loop: Callable[..., Any], reference: Callable[..., Any]) -> Any:
     """`reference` where the program is compiled for another device after all."""
 
+    def alike(branch: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *arguments: as_varying(branch(*arguments), like=arguments)
+
     def function(*arguments: Any) -> Any:
-        platforms = {launch.PLATFORM: loop}
-        return jax.lax.platform_dependent(*arguments, **platforms, default=reference)
+        branches = {launch.PLATFORM: alike(loop), "default": alike(reference)}
+        return jax.lax.platform_dependent(*arguments, **branches)
 
     return function
 

@@ -14,7 +14,7 @@ from jax import Array
 
 from jaxrnn import native
 from jaxrnn.cells.base import Carry, Cell, Params
-from jaxrnn.cells.ops import affine_project
+from jaxrnn.cells.ops import affine_project, as_varying
 from jaxrnn.solvers.base import (
     Steps,
     known,
@@ -44,7 +44,8 @@ class Native:
 
     The gradient of the gradient works (`HoistedScan` computes it); forward mode does
     not, as there. `vmap` runs one element after the other. An array that is sharded
-    over devices is gathered on each of them. The carries of all steps are written, also
+    over devices is gathered on each of them, unless the mesh has explicit axes or
+    `jax.shard_map` is around. The carries of all steps are written, also
     where only the last one is asked for; `Checkpointed(Native())` keeps fewer for the
     gradient. `jax.export` refuses programs with calls into other libraries: export with
     another solver.
@@ -285,7 +286,8 @@ def _call(
         vmap_method="sequential",
     )
     given = [jnp.zeros(NOTHING, dtype) if x is None else x for x in operands]
-    return list(call(*given, kind=np.int32(KINDS.index(cell.adjoint.native))))
+    made = call(*given, kind=np.int32(KINDS.index(cell.adjoint.native)))
+    return as_varying(list(made), like=given)
 
 
 def _has_memory(carry: Carry) -> bool:
