@@ -61,7 +61,9 @@ def checked_first(
             given = signature.bind(*args, **kwargs).arguments
             check_sharding(sharding)
             arrays = {name: given[name] for name in of_arrays & given.keys()}
-            return jitted(**given | place(sharding, arrays, given.get("over")))
+            placed: Any = {**given, **place(sharding, arrays, given.get("over"))}
+            by_name: Any = jitted
+            return by_name(**placed)
 
         for name in ("lower", "trace", "eval_shape", "clear_cache", "_cache_size"):
             setattr(function, name, getattr(jitted, name))

@@ -8,6 +8,7 @@ import math
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
@@ -95,7 +96,8 @@ def on_mesh(sharding: NamedSharding | None, tree: PyTree, spec: Any) -> PyTree:
     def placed(x: Any) -> Any:
         if isinstance(x, jax.core.Tracer) or _is_on(mesh, x):
             return x
-        if jnp.issubdtype(getattr(x, "dtype", None), jax.dtypes.prng_key):
+        x = x if isinstance(x, jax.Array) else np.asarray(x)
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
             data = placed(jax.random.key_data(x))
             return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
         target = NamedSharding(mesh, spec)

@@ -61,7 +61,7 @@ MESH = AbstractMesh((2, 2), ("hosts", "devices"))
     [
         (
             TypeError,
-            "NamedSharding of the rows of a batch, got P;",
+            "of the rows of a batch, got P;",
             PartitionSpec("hosts"),
         ),
         (
