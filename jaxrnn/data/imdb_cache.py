@@ -10,7 +10,7 @@ import io
 import json
 import warnings
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Int, Int32
@@ -57,7 +57,7 @@ def load_encoded(path: Path) -> EncodedReviews | None:
         return None
 
 
-def _read(path: Path, file: BinaryIO) -> EncodedReviews:
+def _read(path: Path, file: io.BufferedIOBase) -> EncodedReviews:
     with files.opened_zip(path, file) as archive:
         # np.load would believe the shape in a header before it has seen the checksum
         arrays = {
@@ -65,7 +65,7 @@ def _read(path: Path, file: BinaryIO) -> EncodedReviews:
             for name, dtype in _DTYPES.items()
         }
     splits = [
-        EncodedSplit(*(arrays[f"{name}_{key}"] for key in EncodedSplit._fields))
+        EncodedSplit._make(arrays[f"{name}_{key}"] for key in EncodedSplit._fields)
         for name in ("train", "test")
     ]
     for ids, lengths, labels in splits:
@@ -74,7 +74,8 @@ def _read(path: Path, file: BinaryIO) -> EncodedReviews:
             raise ValueError("every review must have its ids and its label")
     words = files.parse_json(arrays["words"].tobytes())
     word_ids = dict(zip(words, arrays["word_ids"].tolist(), strict=True))
-    return EncodedReviews(*splits, word_ids)
+    train, test = splits
+    return EncodedReviews(train, test, word_ids)
 
 
 def _array(content: bytes, dtype: str) -> np.ndarray:

@@ -1,9 +1,9 @@
 """How is a zip archive read that may be damaged, or made to harm?"""
 
 import contextlib
+import io
 import zipfile
 from collections.abc import Iterator
-from typing import BinaryIO
 
 from jaxrnn.files.refused import BadFile, refusing
 from jaxrnn.files.whole import Path
@@ -13,7 +13,7 @@ _WAY_OUT = "save it again"
 
 
 @contextlib.contextmanager
-def opened_zip(path: Path, file: BinaryIO) -> Iterator[zipfile.ZipFile]:
+def opened_zip(path: Path, file: io.BufferedIOBase) -> Iterator[zipfile.ZipFile]:
     """Opens an archive for reading, as `file` of the name `path`.
 
     Raises:
@@ -21,7 +21,6 @@ def opened_zip(path: Path, file: BinaryIO) -> Iterator[zipfile.ZipFile]:
         encrypted, compressed otherwise than by deflation, or longer than the file.
 
     Example:
-      >>> import io
       >>> made = io.BytesIO()
       >>> with zipfile.ZipFile(made, "w") as archive:
       ...     archive.writestr("config.json", "{}")

@@ -63,7 +63,8 @@ def refusing(path: str | os.PathLike[str], rule: str, way_out: str) -> Iterator[
     except (BadFile, ImportError, MemoryError):
         raise
     except Exception as error:
-        found = f"{type(error).__name__}: {error}"
+        is_ours = type(error) is ValueError
+        found = str(error) if is_ours else f"{type(error).__name__}: {error}"
         raise BadFile(path, rule, found, way_out) from error
 
 

@@ -4,12 +4,13 @@ import contextlib
 import os
 import pathlib
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 
-if sys.platform != "win32":
+try:
     import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 Path = str | os.PathLike[str]
 
@@ -106,11 +107,11 @@ def _held(folder: pathlib.Path, *, wait: bool) -> Iterator[bool]:
 
 
 def _lock(descriptor: int, wait: bool) -> bool:
-    if sys.platform == "win32" or descriptor < 0:
+    if fcntl is None:
         return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except OSError:
+    except (OSError, ValueError):  # unknown to the file system, held; no descriptor
         return False
     return True
 

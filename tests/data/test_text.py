@@ -142,9 +142,7 @@ def test_save_load_round_trip(tmp_path, random_texts, options):
 def test_load_names_a_file_that_is_no_tokenizer(tmp_path, content):
     path = tmp_path / "other.json"
     path.write_bytes(content)
-    with pytest.raises(
-        BadFile, match=r"other\.json must be written by Tokenizer"
-    ):
+    with pytest.raises(BadFile, match=r"other\.json must be written by Tokenizer"):
         Tokenizer.load(path)
 
 
