@@ -29,6 +29,7 @@ from jaxrnn.data.words import (
     rank_words,
     split_rows,
 )
+from jaxrnn.files.refused import parse_json, refusing
 
 PADDING_ID, START_ID, OOV_ID = 0, 1, 2
 _RANK_TO_ID = 3
@@ -181,8 +182,8 @@ def load_imdb(
 def _read_word_index(content: bytes, path: str | os.PathLike[str]) -> dict[str, int]:
     rule = "be JSON of one object word -> rank (1, 2, ...), as imdb_word_index.json"
     way_out = "word_index=None ranks the words of the training texts"
-    with files.refusing(path, rule, way_out):
-        ranks = files.parse_json(content)
+    with refusing(path, rule, way_out):
+        ranks = parse_json(content)
     if not isinstance(ranks, dict) or not ranks:
         raise files.BadFile(path, rule, f"{type(ranks).__name__} {ranks!r}", way_out)
     for word, rank in ranks.items():

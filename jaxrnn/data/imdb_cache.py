@@ -15,7 +15,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int, Int32
 
-from jaxrnn import files
+from jaxrnn.files import BadFile, replacing
+from jaxrnn.files.archives import opened_zip, read_member
+from jaxrnn.files.refused import parse_json, refusing
 
 _DTYPES = {
     "words": "uint8",
@@ -51,17 +53,17 @@ def load_encoded(path: Path) -> EncodedReviews | None:
     """
     rule, way_out = "be a cache of load_imdb", "it is made anew"
     try:
-        with path.open("rb") as file, files.refusing(path, rule, way_out):
+        with path.open("rb") as file, refusing(path, rule, way_out):
             return _read(path, file)
-    except (OSError, files.BadFile):  # not there or not readable; damaged
+    except (OSError, BadFile):  # not there or not readable; damaged
         return None
 
 
 def _read(path: Path, file: io.BufferedIOBase) -> EncodedReviews:
-    with files.opened_zip(path, file) as archive:
+    with opened_zip(path, file) as archive:
         # np.load would believe the shape in a header before it has seen the checksum
         arrays = {
-            name: _array(files.read_member(path, archive, f"{name}.npy", most=0), dtype)
+            name: _array(read_member(path, archive, f"{name}.npy", most=0), dtype)
             for name, dtype in _DTYPES.items()
         }
     splits = [
@@ -72,7 +74,7 @@ def _read(path: Path, file: io.BufferedIOBase) -> EncodedReviews:
         whole = len(ids) == lengths.sum() and len(labels) == len(lengths)
         if not whole or lengths.min(initial=1) < 1:
             raise ValueError("every review must have its ids and its label")
-    words = files.parse_json(arrays["words"].tobytes())
+    words = parse_json(arrays["words"].tobytes())
     word_ids = dict(zip(words, arrays["word_ids"].tolist(), strict=True))
     train, test = splits
     return EncodedReviews(train, test, word_ids)
@@ -107,7 +109,7 @@ def save_encoded(path: Path, encoded: EncodedReviews) -> None:
         for field, array in getattr(encoded, name)._asdict().items():
             arrays[f"{name}_{field}"] = array
     try:
-        with files.replacing(path) as unfinished:
+        with replacing(path) as unfinished:
             np.savez(unfinished, **arrays)
     except OSError as error:
         warnings.warn(

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Int, Int32
 
 from jaxrnn import files
 from jaxrnn.data.words import check_texts, encode_words, rank_words, split_rows
+from jaxrnn.files.refused import parse_json, refusing
 
 _FILE_FORMAT = "jaxrnn.data.Tokenizer"
 _FILE_VERSION = 1
@@ -159,15 +160,15 @@ class Tokenizer:
             f"{_FILE_VERSION})"
         )
         text = Path(path).read_bytes()
-        with files.refusing(path, rule, way_out):
-            content = files.parse_json(text)
+        with refusing(path, rule, way_out):
+            content = parse_json(text)
             found = (content["format"], content["version"])
             settings = [content[key] for key in ("words", "num_words", "oov_token")]
         if found != (_FILE_FORMAT, _FILE_VERSION):
             raise files.BadFile(path, rule, found, way_out)
         _check_settings(path, *settings)
         words, num_words, oov_token = settings
-        with files.refusing(path, "hold settings of a Tokenizer", way_out):
+        with refusing(path, "hold settings of a Tokenizer", way_out):
             return cls(tuple(words), num_words, oov_token)
 
 

@@ -64,7 +64,8 @@ def refusing(path: str | os.PathLike[str], rule: str, way_out: str) -> Iterator[
         raise
     except Exception as error:
         is_ours = type(error) is ValueError
-        found = str(error) if is_ours else f"{type(error).__name__}: {error}"
+        words = str(error).removesuffix(".")
+        found = words if is_ours else f"{type(error).__name__}: {words}"
         raise BadFile(path, rule, found, way_out) from error
 
 

@@ -14,7 +14,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrnn.files import BadFile, Path, optional, refusing
+from jaxrnn.files import BadFile, Path, optional
+from jaxrnn.files.refused import refusing
 from jaxrnn.interchange.structure import check_shape
 
 _FLOATS = ("float16", "float32", "float64")

@@ -8,8 +8,8 @@ import io
 import zipfile
 from collections.abc import Mapping
 
-from jaxrnn import files
-from jaxrnn.files import BadFile, Path
+from jaxrnn.files import BadFile, Path, replacing
+from jaxrnn.files.archives import opened_zip, read_member
 
 WEIGHTS = "model.weights.h5"  # the member that is the tree
 _HDF5 = b"\x89HDF"
@@ -37,7 +37,7 @@ def weights_inside(
     if start[:2] != b"PK":
         rule = "be a .keras or .weights.h5 file of Keras 3"
         raise BadFile(path, rule, "neither a zip archive nor HDF5", _WAY_OUT)
-    with files.opened_zip(path, file) as archive:
+    with opened_zip(path, file) as archive:
         return io.BytesIO(_read_weights(path, archive, most))
 
 
@@ -49,20 +49,20 @@ def read_archive(path: Path, file: io.BufferedIOBase, *, most: int) -> dict[str,
     """
     members = {}
     left = _MOST_UNPACKED * file.seek(0, io.SEEK_END)
-    with files.opened_zip(path, file) as archive:
+    with opened_zip(path, file) as archive:
         weights = _read_weights(path, archive, most)
         for name in archive.namelist():
             if name == WEIGHTS:
                 members[name] = weights
             else:
-                members[name] = files.read_member(path, archive, name, most=left)
+                members[name] = read_member(path, archive, name, most=left)
                 left -= len(members[name])
     return members
 
 
 def write_archive(path: Path, members: Mapping[str, bytes]) -> None:
     """Writes an archive, the same one whenever it is written."""
-    with files.replacing(path) as unfinished, zipfile.ZipFile(unfinished, "w") as made:
+    with replacing(path) as unfinished, zipfile.ZipFile(unfinished, "w") as made:
         for name, content in members.items():
             made.writestr(zipfile.ZipInfo(name), content)  # which has no date
 
@@ -73,7 +73,7 @@ def _read_weights(path: Path, archive: zipfile.ZipFile, most: int) -> bytes:
         found = f"a zip archive with {names[:3]}"
         way_out = "a file of PyTorch goes through torch.load and from_torch"
         raise BadFile(path, f"be a .keras file with {WEIGHTS}", found, way_out)
-    content = files.read_member(path, archive, WEIGHTS, most=most)
+    content = read_member(path, archive, WEIGHTS, most=most)
     if not content.startswith(_HDF5):
         raise BadFile(path, f"hold HDF5 in {WEIGHTS}", content[:8], _WAY_OUT)
     return content

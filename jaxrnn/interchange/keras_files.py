@@ -22,9 +22,9 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 
-from jaxrnn import files
 from jaxrnn.cells.base import Params
-from jaxrnn.files import BadFile, Path
+from jaxrnn.files import BadFile, Path, optional, replacing
+from jaxrnn.files.refused import refusing
 from jaxrnn.interchange.hdf5 import (
     check_array,
     datasets_below,
@@ -136,7 +136,7 @@ def save_keras_weights(
             f"path must end in .weights.h5, which Keras asks for, got {str(path)!r}; "
             "a whole model is for save_keras_model."
         )
-    with files.replacing(path) as unfinished:
+    with replacing(path) as unfinished:
         unfinished.write_bytes(_weights_file(params, order))
 
 
@@ -261,7 +261,7 @@ def _weights(params: Params, order: Sequence[str]) -> dict[str, np.ndarray]:
 
 def _weights_file(params: Params, order: Sequence[str]) -> bytes:
     tree = io.BytesIO()
-    with files.optional("h5py", "interchange").File(tree, "w") as file:
+    with optional("h5py", "interchange").File(tree, "w") as file:
         for name, array in _weights(params, order).items():
             write_array(file, name, array)
     return tree.getvalue()
@@ -285,7 +285,7 @@ def _checked_datasets(
         for name, dataset in datasets_below(path, tree, root).items()
         if "seed_generator/" not in name
     }
-    with files.refusing(path, "hold the layers of `like`", "it is of another model"):
+    with refusing(path, "hold the layers of `like`", "it is of another model"):
         check_names(datasets, want)
     for place, (name, shape) in want.items():
         check_array(path, datasets[place], name, shape, length)

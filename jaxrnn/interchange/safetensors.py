@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from jaxrnn.cells.base import Params
-from jaxrnn.files import BadFile, Path, optional, parse_json, refusing, replacing
+from jaxrnn.files import BadFile, Path, optional, replacing
+from jaxrnn.files.refused import parse_json, refusing
 from jaxrnn.interchange.structure import (
     check_names,
     check_shape,

@@ -26,10 +26,10 @@ from jaxrnn.files import (
     Record,
     append_json_line,
     append_line,
-    cut_torn_line,
     optional,
     replacing,
 )
+from jaxrnn.files.lines import cut_torn_line
 
 # (epoch, record, state): the state of training after the epoch, which no log here needs
 OnEpoch = Callable[[int, Record, Any], None]

@@ -154,7 +154,7 @@ def test_load_names_a_file_that_is_no_tokenizer(tmp_path, content):
         ("words", ["a", "b", "a"], r"every word once, found \['a'\]"),
         ("num_words", 2.5, "an integer or null as num_words, found 2.5"),
         ("num_words", True, "an integer or null as num_words, found True"),
-        ("num_words", 0, "settings of a Tokenizer, found ValueError: num_words must"),
+        ("num_words", 0, "settings of a Tokenizer, found num_words must"),
         ("oov_token", 3, "a text or null as oov_token, found 3"),
     ],
 )
