@@ -1,5 +1,7 @@
 """Are files written whole, caches found, and missing packages named?"""
 
+import concurrent.futures
+import fcntl
 import importlib
 import os
 import pickle
@@ -86,6 +88,30 @@ with files.replacing({str(tmp_path / "killed.txt")!r}) as unfinished:
         write(tmp_path / "second.txt", "second")
     found = sorted(path.name for path in tmp_path.iterdir())
     assert found == [".jaxrnn-notes", "first.txt", "second.txt"]
+
+
+def test_many_write_to_one_folder_at_once(tmp_path):
+    """None tidies away what another has begun; each lock is of its own."""
+
+    def write_some(number):
+        for _ in range(20):
+            write(tmp_path / f"{number % 3}.txt", "all of it\n" * 99)
+
+    with concurrent.futures.ThreadPoolExecutor(6) as threads:
+        list(threads.map(write_some, range(6)))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *("0.txt", "1.txt", "2.txt")
+    ]
+    assert (tmp_path / "0.txt").read_text() == "all of it\n" * 99
+
+
+def test_a_folder_that_somebody_locked_can_be_written_to(tmp_path):
+    """`flock folder python train.py` is common; what it locks is not ours."""
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    write(tmp_path / "words.txt", "all")
+    os.close(descriptor)
+    assert os.listdir(tmp_path) == ["words.txt"]
 
 
 def test_a_link_stays_and_its_target_is_replaced(tmp_path):

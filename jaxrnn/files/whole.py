@@ -80,18 +80,19 @@ def replacing(path: Path) -> Iterator[pathlib.Path]:
 @contextlib.contextmanager
 def _folder_for_unfinished(parent: pathlib.Path) -> Iterator[pathlib.Path]:
     """A folder that this process holds, so that no other takes it for left behind."""
+    for left in parent.glob(f"{_UNFINISHED}*"):
+        if left.is_dir() and not left.is_symlink():
+            with _held(left, wait=False) as nobody_else:
+                if nobody_else:
+                    shutil.rmtree(left, ignore_errors=True)
     with contextlib.ExitStack() as stack:
-        with _held(parent, wait=True):  # one at a time tidies up and begins
-            for left in parent.glob(f"{_UNFINISHED}*"):
-                if left.is_dir() and not left.is_symlink():
-                    with _held(left, wait=False) as is_left:
-                        if is_left:
-                            shutil.rmtree(left, ignore_errors=True)
-            folder = stack.enter_context(
-                tempfile.TemporaryDirectory(dir=parent, prefix=_UNFINISHED)
-            )
-            stack.enter_context(_held(pathlib.Path(folder), wait=True))
-        yield pathlib.Path(folder)
+        folder = None
+        while folder is None or not folder.exists():  # tidied away before it was held
+            stack.close()
+            made = tempfile.TemporaryDirectory(dir=parent, prefix=_UNFINISHED)
+            folder = pathlib.Path(stack.enter_context(made))
+            stack.enter_context(_held(folder, wait=True))
+        yield folder
 
 
 @contextlib.contextmanager
