@@ -1,10 +1,12 @@
 """Are files written whole, caches found, and missing packages named?"""
 
+import ast
 import concurrent.futures
 import fcntl
 import importlib
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -48,6 +50,34 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
 def write(path, text):
     with files.replacing(path) as unfinished:
         unfinished.write_text(text)
+
+
+def raw_writers(path):
+    """Calls that write to a file other than an `unfinished` one of `replacing`."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call):
+            continue
+        name = ast.unparse(node.func).rpartition(".")[2]
+        words = [ast.unparse(part) for part in (node.func, *node.args)]
+        if name == "open":
+            modes = [part for part in words[1:] if re.fullmatch(r"'[rwaxbt+]+'", part)]
+            writes = any(set("wax+") & set(mode) for mode in modes)
+        else:
+            writes = name in ("write_text", "write_bytes", "savez", "save_file")
+            writes |= name == "savefig"
+        if writes and not any(word.startswith("unfinished") for word in words):
+            yield f"{path.name}: {ast.unparse(node)}"
+
+
+def test_every_writer_goes_through_one_helper():
+    root = Path(files.__file__).parents[1]
+    paths = [p for p in root.rglob("*.py") if p.parent.name != "files"]
+    paths += (root.parent / "experiments").rglob("*.py")
+    # These run without jaxrnn, and one of them writes what a program says.
+    alone = {"worker.py", "workloads.py", "accelerator.py"}
+    assert len(paths) > 80
+    found = [call for path in paths for call in raw_writers(path)]
+    assert {call.partition(":")[0] for call in found} == alone, found
 
 
 def test_content_is_on_the_disk_before_the_name(tmp_path, monkeypatch):

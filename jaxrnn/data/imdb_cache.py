@@ -85,7 +85,7 @@ def _array(content: bytes, dtype: str) -> np.ndarray:
     file = io.BytesIO(content)
     np.lib.format.read_magic(file)
     shape, _, found = np.lib.format.read_array_header_1_0(file)
-    data = content[file.tell() :]
+    data = memoryview(content)[file.tell() :]
     if found != dtype or shape != (len(data) // found.itemsize,):
         raise ValueError(f"an array must be a row of {dtype}, found {found} {shape}")
     return np.frombuffer(bytearray(data), found)  # can be written to

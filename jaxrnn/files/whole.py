@@ -68,10 +68,10 @@ def replacing(path: Path) -> Iterator[pathlib.Path]:
     with _folder_for_unfinished(path.parent) as folder:
         unfinished = folder / path.name
         yield unfinished
+        with unfinished.open("rb+") as file:
+            os.fsync(file.fileno())
         if path.exists():
             shutil.copymode(path, unfinished)
-        with unfinished.open("rb") as file:
-            os.fsync(file.fileno())
         os.replace(unfinished, path)  # atomic: same file system
     with _opened(path.parent) as descriptor, contextlib.suppress(OSError):
         os.fsync(descriptor)  # not every file system can

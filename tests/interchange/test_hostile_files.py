@@ -363,17 +363,14 @@ def test_ours_is_compared_with_like_before_it_is_read(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_bytes_that_are_wrong_crash_nothing():
-    """Each kind of file with one byte replaced, 420 times, and cut short, 60 times.
-
-    The time limit is there for a reader that hangs: all of it takes half a minute.
-    """
+    """Each kind of file with one byte replaced, 420 times, and cut short, 60 times."""
     program = pathlib.Path(__file__).parents[1] / "mutations.py"
     done = subprocess.run(
         [sys.executable, program, "0"],
         capture_output=True,
         text=True,
         check=False,
-        timeout=600,
+        timeout=600,  # against hanging: it takes half a minute
     )
     assert done.returncode == 0, done.stderr[-2000:]
     found = [json.loads(line) for line in done.stdout.splitlines()]
