@@ -72,6 +72,11 @@ def everywhere(sharding: NamedSharding | None, tree: PyTree) -> PyTree:
     return on_mesh(sharding, tree, PartitionSpec())
 
 
+def sent(sharding: NamedSharding | None, tree: PyTree) -> PyTree:
+    """`everywhere`, and on the device without a sharding: sent once, read often."""
+    return jax.device_put(tree) if sharding is None else everywhere(sharding, tree)
+
+
 def by_rows(sharding: NamedSharding | None, tree: PyTree, *leading: None) -> PyTree:
     """Arrays divided by their rows; what lies on the mesh stays as it lies.
 

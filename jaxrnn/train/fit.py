@@ -21,12 +21,13 @@ from jaxrnn.data.batches import (
     num_examples,
 )
 from jaxrnn.train.checkpoints import Checkpoints, shapes_of, to_json
-from jaxrnn.train.devices import check_sharding, everywhere
+from jaxrnn.train.devices import check_sharding, everywhere, sent
 from jaxrnn.train.evaluate import evaluate
 from jaxrnn.train.logs import OnEpoch
 from jaxrnn.train.over import Over
 from jaxrnn.train.parts import Batches, Rows
 from jaxrnn.train.plateaus import EarlyStopping, check_monitor
+from jaxrnn.train.processes import first_says, one_of_them, told_of_lost_ones
 from jaxrnn.train.rates import LearningRate, rates, with_rates
 from jaxrnn.train.run import Run, check_finite
 from jaxrnn.train.state import TrainState
@@ -225,10 +226,11 @@ def fit(
         check_monitor(early_stopping, names)
         check_monitor(learning_rate, names)
 
-    validation = jax.device_put(everywhere(sharding, validation))
+    validation = sent(sharding, validation)
     reports = on_epoch if isinstance(on_epoch, tuple) else (on_epoch,)
     run = Run.start(state, history, early_stopping)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(told_of_lost_ones())
         kept, signal, at = None, Signals(), None
         if checkpoints is not None:
             kept = stack.enter_context(checkpoints.opened())
@@ -240,12 +242,15 @@ def fit(
         def keep(*, due: bool) -> None:
             """A checkpoint, where it is time; and the end, where a signal came."""
             nonlocal at
-            if kept is not None and ((due and kept.due) or signal.came):
+            if kept is None:
+                return
+            came = one_of_them(signal.came)
+            if came or (due and first_says(kept.due)):
                 run.save(kept, facts)
                 at = run.epoch, run.done
-            if signal.came:
+            if came:
                 raise Interrupted(
-                    f"{signal.came} interrupted training in epoch {run.epoch}, after "
+                    f"{came} interrupted training in epoch {run.epoch}, after "
                     f"{run.done} of its updates; the same call goes on from there.",
                     run.state,
                     run.arrays(),
@@ -255,12 +260,13 @@ def fit(
             if learning_rate is not None and run.done == 0:
                 given = rates(run.state).items()
                 now = {n: learning_rate(run.epoch, r, run.history) for n, r in given}
-                run = run._replace(state=with_rates(run.state, now))
+                changed = everywhere(sharding, with_rates(run.state, now))
+                run = run._replace(state=changed)
             before, part_means, by_update = run, {}, None
-            for part in parts(run.epoch, run.done):
+            for part in parts(run.epoch, run.done, run.position):
                 before = run
                 state, part_means, by_update, count = part(run.state)
-                run = run.after_part(state, part_means, count)
+                run = run.after_part(state, part_means, count, parts.position())
                 if kept is not None and not allow_non_finite:
                     check_finite(before, part_means, by_update)
                 keep(due=updates is not None)

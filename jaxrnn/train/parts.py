@@ -1,10 +1,12 @@
 """How does an epoch come in parts? So many updates, and then a look around.
 
-`(epoch, updates done) -> parts`, each `state -> (state, means, means of every update or
-None, number of updates)`. A part does not use up the state that it is given.
+`(epoch, updates done, position) -> parts`, each `state -> (state, means, means of every
+update or None, number of updates)`. A part does not use up the state that it is given.
 """
 
+import collections
 import itertools
+import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -16,7 +18,7 @@ from jaxtyping import Array, Int, UInt32
 
 from jaxrnn.data.batches import Batch, Dataset, num_examples
 from jaxrnn.metrics import Mean
-from jaxrnn.train.devices import everywhere
+from jaxrnn.train.devices import sent
 from jaxrnn.train.epoch import keeping_epoch
 from jaxrnn.train.host import train_batches
 from jaxrnn.train.over import Over
@@ -41,7 +43,7 @@ class Rows:
         options: Any,
     ) -> None:
         self.sharding = sharding
-        self.dataset = jax.device_put(everywhere(sharding, dataset))
+        self.dataset = sent(sharding, dataset)
         examples = num_examples(dataset)
         if rows is None:
             rows = np.broadcast_to(np.arange(examples), (*key.shape, examples))
@@ -58,14 +60,19 @@ class Rows:
         shapes = keeping_epoch.eval_shape(state, self.dataset, first, **self.options)
         return set(shapes[1])
 
-    def __call__(self, epoch: int, done: int) -> Iterator[Part]:
+    def position(self) -> str:
+        """Nothing: the number of updates says it."""
+        return ""
+
+    def __call__(self, epoch: int, done: int, position: str) -> Iterator[Part]:
+        del position
         order = shuffled(self.words, self.rows, epoch) if self.shuffle else self.rows
         size = self.updates * self.batch_size
         for first in range(done * self.batch_size, order.shape[-1], size):
             rows = order[..., first : first + size]
 
             def part(state: TrainState, rows: np.ndarray = rows) -> Any:
-                order = jax.device_put(everywhere(self.sharding, rows))
+                order = sent(self.sharding, rows)
                 given = (state, self.dataset, order)
                 count = -(-rows.shape[-1] // self.batch_size)
                 return *keeping_epoch(*given, **self.options), count
@@ -85,12 +92,28 @@ class Batches:
     ) -> None:
         self.dataset, self.updates = dataset, updates
         self.options = {**options, "sharding": sharding}
+        self.batches: Any = None  # of the epoch that is going on
 
     def names(self, state: TrainState) -> None:
         """Not known: nothing is read before the first epoch."""
 
-    def __call__(self, epoch: int, done: int) -> Iterator[Part]:
-        batches = itertools.islice(self.dataset(epoch), done, None)
+    def position(self) -> str:
+        """Where the batches stand, as JSON; empty where they cannot say it."""
+        read = getattr(self.batches, "get_state", None)
+        if read is None:
+            return ""
+        state = read()
+        is_bytes = isinstance(state, bytes)
+        return json.dumps({"bytes": state.decode()} if is_bytes else {"state": state})
+
+    def __call__(self, epoch: int, done: int, position: str) -> Iterator[Part]:
+        self.batches = batches = iter(self.dataset(epoch))
+        if position and hasattr(batches, "set_state"):
+            state = json.loads(position)
+            at = state["state"] if "state" in state else state["bytes"].encode()
+            self.batches.set_state(at)
+        else:
+            collections.deque(itertools.islice(batches, done), maxlen=0)
         while True:
             counted = _Counted(itertools.islice(batches, self.updates))
             if done and counted.is_empty():

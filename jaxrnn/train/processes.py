@@ -9,7 +9,6 @@ from collections.abc import Iterator
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 LOST = ("Gloo", "NCCL", "coordination", "heartbeat", "closed by peer")
 
@@ -18,6 +17,8 @@ def first_says(decision: bool) -> bool:
     """What the first process has decided."""
     if jax.process_count() == 1:
         return decision
+    from jax.experimental import multihost_utils  # which few runs need
+
     return bool(multihost_utils.broadcast_one_to_all(np.int32(decision)))
 
 
@@ -30,6 +31,8 @@ def of_all(text: str) -> list[str]:
     """What each process says, in their order."""
     if jax.process_count() == 1:
         return [text]
+    from jax.experimental import multihost_utils
+
     said = np.frombuffer(text.encode(), np.uint8)
     length = int(multihost_utils.process_allgather(np.int32(said.size)).max())
     padded = np.zeros(length + 1, np.uint8)  # not empty
