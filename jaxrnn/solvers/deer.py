@@ -49,7 +49,8 @@ class Deer:
     Derivatives do not go through the iterations. They are those of the solution: one
     affine scan in forward mode, one from the last step to the first in reverse mode, at
     every order, under `vmap` too; no loop over time. (A gradient through a `lax.scan`
-    around it, as of `Checkpointed`, cannot be differentiated again: JAX raises.) In
+    around it, as of `Checkpointed`, has no derivative before JAX 0.12, which says so.)
+    In
     bfloat16 it iterates, and hands carries from step to step, in float32. A cell with
     `Cell.linear` is solved by `ParallelScan`, and a number of steps that `jax.export`
     leaves open by `Scan`.
