@@ -48,12 +48,11 @@ class Deer:
 
     Derivatives do not go through the iterations. They are those of the solution: one
     affine scan in forward mode, one from the last step to the first in reverse mode, at
-    every order, under `vmap` too; no loop over time. (A gradient through a `lax.scan`
-    around it, as of `Checkpointed`, has no derivative before JAX 0.12, which says so.)
-    In
-    bfloat16 it iterates, and hands carries from step to step, in float32. A cell with
-    `Cell.linear` is solved by `ParallelScan`, and a number of steps that `jax.export`
-    leaves open by `Scan`.
+    every order, under `vmap` too; no loop over time. (Before JAX 0.12 a gradient through
+    a `lax.scan` around it, as of `Checkpointed`, cannot be differentiated again and
+    raises.) In bfloat16 it iterates, and hands carries from step to step, in float32. A
+    cell with `Cell.linear` is solved by `ParallelScan`, and a number of steps that
+    `jax.export` leaves open by `Scan`.
 
     Where it wins: a small cell, long sequences, few rows, and a GPU or TPU that `Scan`
     leaves idle. An iteration costs 10 to 40 times what all steps cost, and about
@@ -157,7 +156,8 @@ def _solved(cell: Cell, solver: Deer, packing: Packing, problem: Problem) -> Arr
 def _without_derivative(x: Array) -> Array:
     """Keeps derivatives out of the iterations, where they would be nearly right.
 
-    JAX forgets the rule of `_solved` where a `lax.scan` around is differentiated twice.
+    JAX before 0.12 forgets the rule of `_solved` where a `lax.scan` around it is
+    differentiated twice.
     """
     return x
 
