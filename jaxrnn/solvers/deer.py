@@ -48,9 +48,9 @@ class Deer:
 
     Derivatives do not go through the iterations. They are those of the solution: one
     affine scan in forward mode, one from the last step to the first in reverse mode, at
-    every order, under `vmap` too; no loop over time. (Before JAX 0.12 a gradient through
-    a `lax.scan` around it, as of `Checkpointed`, cannot be differentiated again and
-    raises.) In bfloat16 it iterates, and hands carries from step to step, in float32. A
+    every order, under `vmap` too; no loop over time. (Before JAX 0.12 a gradient
+    through a `lax.scan` around it, as of `Checkpointed`, cannot be differentiated again
+    and raises.) In bfloat16 it iterates, and hands carries from step to step, in float32. A
     cell with `Cell.linear` is solved by `ParallelScan`, and a number of steps that
     `jax.export` leaves open by `Scan`.
 
