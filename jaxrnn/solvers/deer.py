@@ -50,9 +50,9 @@ class Deer:
     affine scan in forward mode, one from the last step to the first in reverse mode, at
     every order, under `vmap` too; no loop over time. (Before JAX 0.12 a gradient
     through a `lax.scan` around it, as of `Checkpointed`, cannot be differentiated again
-    and raises.) In bfloat16 it iterates, and hands carries from step to step, in float32. A
-    cell with `Cell.linear` is solved by `ParallelScan`, and a number of steps that
-    `jax.export` leaves open by `Scan`.
+    and raises.) In bfloat16 it iterates, and hands carries from step to step, in
+    float32. A cell with `Cell.linear` is solved by `ParallelScan`, and a number of
+    steps that `jax.export` leaves open by `Scan`.
 
     Where it wins: a small cell, long sequences, few rows, and a GPU or TPU that `Scan`
     leaves idle. An iteration costs 10 to 40 times what all steps cost, and about
