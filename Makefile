@@ -52,6 +52,7 @@ bench: .venv/dev                  ## 5 minutes: peers that are installed, solver
 bench-full: .venv/dev             ## all of it; rewrites results/ and the README tables
 	$(BIN)/python experiments/benchmarks/peers.py
 	$(BIN)/python experiments/benchmarks/speed.py
+	$(BIN)/python experiments/benchmarks/parallel.py
 	$(BIN)/python experiments/benchmarks/host.py
 	$(BIN)/python experiments/benchmarks/startup.py
 	$(BIN)/python experiments/benchmarks/checkpoints.py

@@ -6,6 +6,7 @@
 from jaxrnn.cells import Adjoint as Adjoint
 from jaxrnn.cells import Cell as Cell
 from jaxrnn.cells import ElementwiseAdjoint as ElementwiseAdjoint
+from jaxrnn.cells import Linear as Linear
 from jaxrnn.cells import LSTMCarry as LSTMCarry
 from jaxrnn.cells import ParamSpec as ParamSpec
 from jaxrnn.cells import simple_rnn as simple_rnn
@@ -22,6 +23,14 @@ from jaxrnn.cells import ind_rnn_cell as ind_rnn_cell
 from jaxrnn.cells import mgu_cell as mgu_cell
 from jaxrnn.cells import layer_norm_gru_cell as layer_norm_gru_cell
 from jaxrnn.cells import layer_norm_lstm_cell as layer_norm_lstm_cell
+from jaxrnn.cells import min_gru as min_gru
+from jaxrnn.cells import min_lstm as min_lstm
+from jaxrnn.cells import lru as lru
+from jaxrnn.cells import rg_lru as rg_lru
+from jaxrnn.cells import min_gru_cell as min_gru_cell
+from jaxrnn.cells import min_lstm_cell as min_lstm_cell
+from jaxrnn.cells import lru_cell as lru_cell
+from jaxrnn.cells import rg_lru_cell as rg_lru_cell
 from jaxrnn.cells import dropout_cell as dropout_cell
 from jaxrnn.cells import zoneout_cell as zoneout_cell
 from jaxrnn.cells import linear as linear
@@ -33,6 +42,8 @@ from jaxrnn.solvers import Scan as Scan
 from jaxrnn.solvers import Fused as Fused
 from jaxrnn.solvers import HoistedScan as HoistedScan
 from jaxrnn.solvers import Native as Native
+from jaxrnn.solvers import ParallelScan as ParallelScan
+from jaxrnn.solvers import Deer as Deer
 from jaxrnn.solvers import Checkpointed as Checkpointed
 from jaxrnn.solvers import Steps as Steps
 from jaxrnn.solvers import default_solver as default_solver

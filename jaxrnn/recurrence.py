@@ -10,7 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from jaxrnn.cells.base import AnyArray, Carry, Cell, Params, check_dtype
+from jaxrnn.cells.base import (
+    AnyArray,
+    Carry,
+    Cell,
+    Params,
+    check_dtype,
+    param_names,
+)
 from jaxrnn.cells.ops import is_divided
 from jaxrnn.solvers.base import Solver, Steps, flip, hold, restart
 from jaxrnn.solvers.by_device import batch_axes, devices_of, run_by_device
@@ -366,7 +373,7 @@ def check_floating(inputs: Any) -> None:
 
 
 def _check_params(cell: Cell, params: Params, in_features: int) -> None:
-    names = set(cell.param_specs(1, 1))
+    names = param_names(cell)
     if set(params) != names:
         raise ValueError(
             f"{cell.name} takes the parameters {sorted(names)}, got {sorted(params)}; "

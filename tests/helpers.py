@@ -21,6 +21,7 @@ SOLVERS = [
     jaxrnn.HoistedScan(unroll=2, chunk=2),  # 7 steps: 1, then 3 times 2
     jaxrnn.HoistedScan(project_first=True, chunk=None),
     jaxrnn.Checkpointed(jaxrnn.HoistedScan(), chunk=3),
+    jaxrnn.ParallelScan(),
 ]
 # test_native.py says in so many words that it is not tested where no compiler is.
 HAS_COMPILER = native.compiler_found() is not None
@@ -31,6 +32,7 @@ if jax.default_backend() != "gpu" and HAS_COMPILER:
     emulated_gpu.install()
 if HAS_KERNELS:
     SOLVERS += [jaxrnn.Fused(otherwise=jaxrnn.Scan())]
+SOLVERS += [jaxrnn.Deer(), jaxrnn.Deer(iterations=2)]  # two are too few: it repairs
 
 
 def softsign(x):
@@ -143,6 +145,34 @@ def layer_norm_gru_step(params, hidden, x):
     return z * hidden + (1 - z) * n
 
 
+def min_gru_step(params, hidden, x):
+    x_z, n = np.split(x @ params["kernel"] + params["bias"], 2, axis=-1)
+    z = sigmoid(x_z)
+    return (1 - z) * hidden + z * n
+
+
+def min_lstm_step(params, hidden, x):
+    x_f, x_i, n = np.split(x @ params["kernel"] + params["bias"], 3, axis=-1)
+    f, i = sigmoid(x_f), sigmoid(x_i)
+    return f / (f + i) * hidden + i / (f + i) * n
+
+
+def lru_step(params, carry, x):
+    """In complex numbers."""
+    re, im = np.split(carry, 2, axis=-1)
+    eigenvalues = np.exp(-np.exp(params["nu_log"]) + 1j * np.exp(params["theta_log"]))
+    gamma = np.exp(params["gamma_log"]) * np.sqrt(1 - abs(eigenvalues) ** 2)
+    of_re, of_im = np.split(params["kernel"], 2, axis=-1)
+    h = eigenvalues * (re + 1j * im) + gamma * (x @ (of_re + 1j * of_im))
+    return np.concatenate([h.real, h.imag], axis=-1)
+
+
+def rg_lru_step(params, hidden, x):
+    x_r, x_i, v = np.split(x @ params["kernel"] + params["bias"], 3, axis=-1)
+    a = sigmoid(params["recurrent_logit"]) ** (8 * sigmoid(x_r))
+    return a * hidden + np.sqrt(1 - a**2) * (sigmoid(x_i) * v)
+
+
 def zoned_step(step, rate):
     """Without noise zoneout mixes: each unit keeps `rate` of its value."""
 
@@ -209,6 +239,10 @@ CELLS = {
         jaxrnn.zoneout_cell(jaxrnn.lstm, 0.25),
         zoned_step(lstm_step(np.tanh, sigmoid), 0.25),
     ),
+    "min_gru": (jaxrnn.min_gru, min_gru_step),
+    "min_lstm": (jaxrnn.min_lstm, min_lstm_step),
+    "lru": (jaxrnn.lru, lru_step),
+    "rg_lru": (jaxrnn.rg_lru, rg_lru_step),
 }
 
 

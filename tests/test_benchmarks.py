@@ -10,6 +10,7 @@ import host
 import jax
 import machine
 import numpy as np
+import parallel
 import pytest
 import speed
 import speed_cases
@@ -25,6 +26,7 @@ COMMANDS = (
     "checkpoints",
     "host",
     "install_peers",
+    "parallel",
     "peers",
     "speed",
     "startup",
@@ -147,6 +149,24 @@ def test_speed_measures_updates_gradients_and_growth(small, tmp_path):
     for name in ("speed.png", "scaling.png"):
         picture = np.asarray(Image.open(tmp_path / name).convert("L"))
         assert (picture < 128).mean() > 0.005
+
+
+def test_parallel_times_what_fits(tmp_path):
+    options = {"features": 4, "of_deer": 3, "times": (20,), "batches": (2,)}
+    cells = ("gru", "min_gru")
+    parallel.main(cells=cells, repeats=1, limit_mib=0.001, out=tmp_path, **options)
+    records = files.read_json_lines(tmp_path / "parallel.jsonl")
+    assert [(r["cell"], r["solver"], r["what"]) for r in records] == [
+        (cell, solver, what)
+        for cell, solvers in (
+            ("gru", ("Scan", "HoistedScan")),  # of Deer the Jacobians are too large
+            ("min_gru", ("Scan", "HoistedScan", "ParallelScan")),
+        )
+        for solver in solvers
+        for what in ("values", "gradient")
+    ]
+    assert all(0 < r["min_ms"] <= r["median_ms"] for r in records)
+    assert all(r["error"] < 1e-6 for r in records)  # float32, of numbers below 1
 
 
 def test_host_and_device_train_alike(monkeypatch):

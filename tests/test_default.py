@@ -39,6 +39,7 @@ def test_every_size_of_the_table_is_decisive():
     assert changes(jaxrnn.simple_rnn) == {16_000_000}
     assert changes(jaxrnn.lstm) == {1_000_000}
     assert changes(jaxrnn.gru) == {1_000_000}
+    assert changes(jaxrnn.min_gru) == {16_000_000}
     assert changes(jaxrnn.mgu) == set()
 
 

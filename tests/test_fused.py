@@ -274,7 +274,8 @@ def test_every_cell_has_kernels_or_a_reason():
             refused[name] = reason
     if HAS_KERNELS:
         want = "an array of shape (2,) at every step is not made of whole 4 features"
-        assert refused == {"lstm_projection": want}
+        halves = "its step cuts within 4 features, at 2"
+        assert refused == {"lstm_projection": want, "lru": halves}
 
 
 def sorting(params, hidden, projected):

@@ -4,6 +4,7 @@ Nothing here runs: `memory_analysis` of a compiled program is exact and needs no
 `temp` is what lives between arguments and results.
 """
 
+import functools
 import math
 import re
 
@@ -93,6 +94,18 @@ def gradient_memory(cell, time, batch, features, solver=None, in_features=None):
 
     inputs = floats(time, batch, in_features or features)
     return memory(jax.grad(loss), params, inputs)[0]
+
+
+def test_deer_keeps_jacobians_and_checkpoints_those_of_a_chunk():
+    """Three arrays of them and some of carries; eight chunks take an eighth."""
+    time, batch, features = 256, 2, 16
+    measure = functools.partial(
+        gradient_memory, jaxrnn.simple_rnn, time, batch, features
+    )
+    of_jacobians = 3 * time * batch * features**2 * FLOAT
+    whole = measure(jaxrnn.Deer())
+    assert 0.5 * of_jacobians < whole < 1.1 * of_jacobians
+    assert measure(jaxrnn.Checkpointed(jaxrnn.Deer(), chunk=32)) < whole / 4
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,8 @@ def drop_rows(kernel, masks):
 @pytest.mark.parametrize(("rate", "recurrent_rate"), [(0.4, 0.0), (0.3, 0.5)])
 @ALL_CELLS
 def test_dropout_drops_rows_of_the_kernels(cell, step, rate, recurrent_rate):
+    if cell.linear is not None:
+        recurrent_rate = 0.0  # refused, see below
     params, inputs, first = random_problem(cell, np.float64)
     noisy = jaxrnn.dropout_cell(cell, rate, recurrent_rate=recurrent_rate)
     last, outputs = jaxrnn.rnn(
@@ -155,6 +157,32 @@ def test_gradients_with_noise_are_those_of_scan(solver):
     assert_close(gradient(*problem, solver), gradient(*problem, jaxrnn.Scan()))
 
 
+@pytest.mark.parametrize("name", ["min_gru", "lru"])
+def test_what_noise_leaves_of_a_linear_step(name):
+    """Dropout of the inputs leaves it linear, zoneout does not say that it is."""
+    cell, _ = CELLS[name]
+    problem = random_problem(cell, np.float64)
+    dropped, zoned = jaxrnn.dropout_cell(cell, 0.4), jaxrnn.zoneout_cell(cell, 0.4)
+    assert dropped.linear is cell.linear
+    assert zoned.linear is None
+
+    def run(cell, solver, params, inputs, first):
+        return jaxrnn.rnn(
+            cell,
+            params,
+            inputs,
+            mask=MASKS["holes"],
+            resets=RESETS,
+            initial_carry=first,
+            key=KEY,
+            solver=solver,
+        )
+
+    for cell in (dropped, zoned):
+        found = run(cell, jaxrnn.ParallelScan(), *problem)
+        assert_close(found, run(cell, jaxrnn.Scan(), *problem))
+
+
 def test_no_key_no_noise():
     for cell in (
         jaxrnn.dropout_cell(jaxrnn.lstm, 0.5, recurrent_rate=0.5),
@@ -176,6 +204,10 @@ def test_no_key_no_noise():
             r"recurrent_rate .* got -0.1",
         ),
         (lambda: jaxrnn.zoneout_cell(jaxrnn.gru, 1.5), r"got 1.5"),
+        (
+            lambda: jaxrnn.dropout_cell(jaxrnn.lru, recurrent_rate=0.1),
+            r"a recurrent kernel multiplies, and lru has none, got 0.1; write rate",
+        ),
     ],
 )
 def test_bad_rates_are_explained(make, words):

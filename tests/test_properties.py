@@ -29,6 +29,8 @@ def _cases():
         yield pytest.param(CELLS[name][0], None, *shape, id=f"{name}-default")
     for turn, solver in enumerate(SOLVERS):
         name = names[7 * turn % len(names)]  # 7 shares no factor with their number
+        if isinstance(solver, jaxrnn.ParallelScan):
+            name = "min_gru"  # with others it is Scan
         shape = SHAPES[turn % len(SHAPES)]
         yield pytest.param(CELLS[name][0], solver, *shape, id=f"{name}-{solver}")
 

@@ -106,6 +106,25 @@ class ElementwiseAdjoint(NamedTuple):
     native: str | None = None
 
 
+class Linear(NamedTuple):
+    """Says that a step is linear in the carry, one number by one.
+
+        pack(step(params, carry, projected)) = a * pack(carry) + b
+
+    `jaxrnn.ParallelScan` then needs no sequence of steps.
+
+    Attributes:
+      coefficients: `(params, projected) -> (a, b)`, arrays of the shape of what is
+        packed, (*batch, n); neither depends on the carry.
+      pack: from a carry to one array (*batch, n), real or complex.
+      unpack: back; the dtype may be wider than that of the carry.
+    """
+
+    coefficients: Callable[[Params, Any], tuple[Array, Array]]
+    pack: Callable[[Carry], Array] = lambda carry: carry
+    unpack: Callable[[Array], Carry] = lambda packed: packed
+
+
 class Cell(NamedTuple):
     """What happens at one time step, as pure functions.
 
@@ -138,6 +157,9 @@ class Cell(NamedTuple):
         draws what is random while training, for all steps at once, and leaves it where
         `project` and `step` find it. None where nothing is random; see `dropout_cell`
         and `zoneout_cell`.
+      linear: how the step is linear in the carry; None where it is not.
+      diagonal: True where each number of the carry depends on itself alone, so that
+        the Jacobian of a step is a diagonal.
 
     Example:
       >>> params = init_params(simple_rnn, jax.random.key(0), 2, 3)
@@ -156,6 +178,18 @@ class Cell(NamedTuple):
     output: Callable[[Carry], Array]
     adjoint: Adjoint | ElementwiseAdjoint | None = None
     noise: Callable[[PRNGKeyArray, Params, Any], tuple[Params, Any]] | None = None
+    linear: Linear | None = None
+    diagonal: bool = False
+
+
+def param_names(cell: Cell) -> set[str]:
+    """The names of a cell's parameters, which no size changes.
+
+    Example:
+      >>> sorted(param_names(simple_rnn))
+      ['bias', 'kernel', 'recurrent_kernel']
+    """
+    return set(cell.param_specs(2, 2))  # 2: an `lru` takes an even number of features
 
 
 def init_params(
@@ -165,7 +199,7 @@ def init_params(
     features: int,
     dtype: Any = jnp.float32,
 ) -> dict[str, Array]:
-    """Draws the initial parameters of a cell, with Keras' initial values.
+    """Draws the initial parameters of a cell: Keras' initial values, or its paper's.
 
     Args:
       cell: the cell to draw for.

@@ -64,6 +64,7 @@ def _build(activation: Activation, use_bias: bool) -> Cell:
         step=step,
         output=_output,
         adjoint=_adjoint(derivative_from_output(activation)),
+        diagonal=derivative_from_output(activation) is not None,  # not a softmax, say
     )
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from jaxrnn.cells.base import Carry, Cell, Params
+from jaxrnn.cells.base import Carry, Cell, Params, param_names
 
 
 def dropout_cell(cell: Cell, rate: float = 0.0, *, recurrent_rate: float = 0.0) -> Cell:
@@ -31,10 +31,11 @@ def dropout_cell(cell: Cell, rate: float = 0.0, *, recurrent_rate: float = 0.0) 
 
     Returns:
       A `Cell` with the parameters of `cell`; the same object for equal settings. It
-      has no hand-written adjoint.
+      has no hand-written adjoint. A step that is linear in the carry stays so.
 
     Raises:
-      ValueError: a rate outside [0, 1).
+      ValueError: a rate outside [0, 1); a `recurrent_rate` for a cell without a
+        recurrent kernel, such as `min_gru`.
 
     Example:
       >>> cell = dropout_cell(gru, 0.1, recurrent_rate=0.2)
@@ -50,6 +51,12 @@ def dropout_cell(cell: Cell, rate: float = 0.0, *, recurrent_rate: float = 0.0) 
     """
     check_rate("rate", rate)
     check_rate("recurrent_rate", recurrent_rate)
+    if recurrent_rate and "recurrent_kernel" not in param_names(cell):
+        raise ValueError(
+            f"recurrent_rate drops what a recurrent kernel multiplies, and {cell.name} "
+            f"has none, got {recurrent_rate}; write rate for the inputs, or "
+            "zoneout_cell."
+        )
     return _dropout(cell, rate, recurrent_rate)
 
 
@@ -116,7 +123,7 @@ def zoneout_cell(cell: Cell, rate: Any) -> Cell:
 
     Returns:
       A `Cell` with the parameters of `cell`; the same object for equal settings. It
-      has no hand-written adjoint.
+      has no hand-written adjoint, and no `linear`: `ParallelScan` runs it as `Scan`.
 
     Raises:
       ValueError: a rate outside [0, 1), or rates that do not fit the carry.
@@ -184,6 +191,7 @@ def _zoneout(cell: Cell, rate: Any) -> Cell:
         step=step,
         adjoint=None,
         noise=noise,
+        linear=None,
     )
 
 

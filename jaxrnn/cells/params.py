@@ -1,5 +1,7 @@
 """Which parameters do the cells here share, and how do they start? As in Keras."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -28,6 +30,25 @@ def fused_specs(
         "recurrent_kernel": ParamSpec((features, width), orthogonal),
         **{name: ParamSpec((width,), zeros) for name in bias_names},
     }
+
+
+def gated_specs(
+    gates: int, in_features: int, features: int, *, use_bias: bool
+) -> dict[str, ParamSpec]:
+    """Those of a cell without a recurrent kernel: `kernel`, and `bias` where asked."""
+    specs = fused_specs(gates, in_features, features, ("bias",) if use_bias else ())
+    del specs["recurrent_kernel"]
+    return specs
+
+
+def zero_carry(gates: int) -> Callable[[Params, tuple[int, ...]], Array]:
+    """`zero_hidden` where only `kernel`, its `gates` side by side, says the width."""
+
+    def initial_carry(params: Params, batch_shape: tuple[int, ...]) -> Array:
+        kernel = params["kernel"]
+        return jnp.zeros((*batch_shape, kernel.shape[1] // gates), kernel.dtype)
+
+    return initial_carry
 
 
 def zero_hidden(params: Params, batch_shape: tuple[int, ...]) -> Array:

@@ -158,7 +158,13 @@ class RecurrentOptions:
                     "dtype) -> array, such as jax.nn.initializers.glorot_uniform(), "
                     f"got {init!r}."
                 )
-        specs = self.make_cell().param_specs(in_features, self.features)
+        cell = self.make_cell()
+        specs = cell.param_specs(in_features, self.features)
+        if self.recurrent_kernel_init and "recurrent_kernel" not in specs:
+            raise ValueError(
+                "recurrent_kernel_init draws a recurrent_kernel, which "
+                f"{cell.name} has not; its parameters are {sorted(specs)}."
+            )
         return {
             name: spec._replace(init=chosen.get(name) or spec.init)
             for name, spec in specs.items()

@@ -33,8 +33,9 @@ def default_solver(
     On a CPU it is `Native` wherever that has a loop for the cell and the dtype, its
     loops have been compiled (`python -m jaxrnn.native`), JAXRNN_NATIVE is not 0 and
     there are more than a handful of steps. Else it is `HoistedScan` for a cell with an
-    adjoint (`gru` only where it is large), and `Scan` for all others. The sizes stand
-    in `jaxrnn.solvers.tuned`, with what they were read from.
+    adjoint (`gru` only where it is large) or with a step that is linear in the carry,
+    and `Scan` for all others. `ParallelScan` and `Deer` run where they are asked for.
+    The sizes stand in `jaxrnn.solvers.tuned`, with what they were read from.
 
     On a GPU it is `Fused` unless JAXRNN_FUSED is 0, and what runs where `Fused` cannot
     is `HoistedScan` or `Scan`, as on every other platform. Nothing has been measured
@@ -76,14 +77,17 @@ def default_scan(cell: Cell, values: Any, *, platform: str | None = None) -> Sol
       HoistedScan(unroll=1, project_first=None, chunk=8)
       >>> default_scan(gru, values=100 * 32 * 32, platform="cpu")
       Scan(unroll=1, project_first=False)
+      >>> default_scan(min_gru, values=100 * 32 * 32, platform="cpu")
+      HoistedScan(unroll=1, project_first=None, chunk=None)
     """
     table = tuned(platform)
     plain = Scan(project_first=bool(table.project_first))
-    if cell.adjoint is None or not isinstance(values, int):
+    if not isinstance(values, int) or (cell.adjoint is None and cell.linear is None):
         return plain
     if values < table.hoisted_from.get(cell.name, 0):
         return plain
-    elementwise = isinstance(cell.adjoint, ElementwiseAdjoint)
+    # A linear step is cheap to take a second time: nothing but carries is kept of it.
+    elementwise = cell.adjoint is None or isinstance(cell.adjoint, ElementwiseAdjoint)
     one_chunk_below = (
         table.one_chunk_below_elementwise if elementwise else table.one_chunk_below
     )

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrnn.cells.base import Carry, Cell, Params
+from jaxrnn.cells.base import Carry, Cell, Params, param_names
 from jaxrnn.cells.ops import as_varying
 from jaxrnn.fused import launch
 from jaxrnn.fused.blocks import Unsupported
@@ -261,7 +261,7 @@ def _problem(
     cell: Cell, solver: Fused, params: Params, carry: Carry, steps: Steps
 ) -> Problem:
     of_batch = len(steps.batch_shape)
-    names = cell.param_specs(1, 1)
+    names = param_names(cell)
     of_row = {
         name: jax.ShapeDtypeStruct(
             x.shape if name in names else (x.shape[0], *x.shape[1 + of_batch :]),
@@ -287,7 +287,7 @@ def _arrays(
     problem: Problem, params: Params, start: Carry | None, carry: Carry, steps: Steps
 ) -> dict[str, Array]:
     rows = math.prod(steps.batch_shape)
-    names = problem.cell.param_specs(1, 1)
+    names = param_names(problem.cell)
     found = {
         problem.param(name): (
             x if name in names else x.reshape(len(x), rows, x.shape[-1])
