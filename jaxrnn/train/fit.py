@@ -23,7 +23,7 @@ from jaxrnn.data.batches import (
 from jaxrnn.train.checkpoints import Checkpoints, shapes_of, to_json
 from jaxrnn.train.devices import check_sharding, everywhere, sent
 from jaxrnn.train.evaluate import evaluate
-from jaxrnn.train.logs import OnEpoch
+from jaxrnn.train.logs import Checks, OnEpoch
 from jaxrnn.train.over import Over
 from jaxrnn.train.parts import Batches, Rows
 from jaxrnn.train.plateaus import EarlyStopping, check_monitor
@@ -97,7 +97,9 @@ def fit(
         devices: see `train_epoch` for a Dataset in memory, which all processes have
         whole, and `train_batches` for a function.
       on_epoch: `(epoch, record, state) -> None` after every epoch, such as
-        `jaxrnn.logs.print_epoch`, or several as a tuple (see `jaxrnn.logs`).
+        `jaxrnn.logs.print_epoch`, or several as a tuple (see `jaxrnn.logs`). Of several
+        processes each calls its own; give what writes to the first one alone:
+        `on_epoch=log if jax.process_index() == 0 else ()`.
       history: of epochs that were trained before, by an earlier call that returned it
         and `state`; the first epoch is the one after them. So 3 epochs, and 6 with the
         history of the 3, are 6 epochs at once, but for early stopping, which begins
@@ -219,15 +221,19 @@ def fit(
         )
     else:
         parts = Batches(dataset, updates, sharding, options)
+    reports = on_epoch if isinstance(on_epoch, tuple) else (on_epoch,)
     names = parts.names(state)
     if names is not None:
         names |= {f"val_{name}" for name in names} if validation is not None else set()
         names |= set(rates(state)) if learning_rate is not None else set()
         check_monitor(early_stopping, names)
         check_monitor(learning_rate, names)
+        of_models = dict.fromkeys(sorted(names), np.zeros(state.step.shape))
+        for report in reports:
+            if isinstance(report, Checks):
+                report.check(of_models)
 
     validation = sent(sharding, validation)
-    reports = on_epoch if isinstance(on_epoch, tuple) else (on_epoch,)
     run = Run.start(state, history, early_stopping)
     with contextlib.ExitStack() as stack:
         stack.enter_context(told_of_lost_ones())

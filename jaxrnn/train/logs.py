@@ -17,7 +17,7 @@ import io
 import pathlib
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -35,6 +35,15 @@ from jaxrnn.files.lines import cut_torn_line
 OnEpoch = Callable[[int, Record, Any], None]
 
 _SYNC_EVERY_S = 1.0
+
+
+@runtime_checkable
+class Checks(Protocol):
+    """An `on_epoch` that can say before the first epoch what it would refuse."""
+
+    def check(self, record: Record) -> None:
+        """Raises where it does not take such records."""
+        ...
 
 
 def print_epoch(epoch: int, record: Record, state: Any = None) -> None:
@@ -110,8 +119,8 @@ def csv_lines(path: Path, *, append: bool = False) -> OnEpoch:
         that lacks its end, as after a kill, is cut off with a warning.
 
     Returns:
-      An `on_epoch` for `fit`. When called, it raises ValueError if the file it appends
-      to has other columns.
+      An `on_epoch` for `fit`. It raises ValueError if the file it appends to has other
+      columns; `fit` asks it before the first epoch where it trains on a Dataset.
 
     Example:
       >>> import pathlib, tempfile
@@ -122,27 +131,51 @@ def csv_lines(path: Path, *, append: bool = False) -> OnEpoch:
       epoch,loss,val_loss/0,val_loss/1
       0,0.5,0.25,0.75
     """
-    path = _begin(path, append)
-    due = _at_most_every(_SYNC_EVERY_S)
+    return _CsvLines(_begin(path, append), _at_most_every(_SYNC_EVERY_S))
 
-    def on_epoch(epoch: int, record: Record, state: Any = None) -> None:
+
+@dataclasses.dataclass(frozen=True)
+class _CsvLines:
+    """A CSV file that gets a row per epoch."""
+
+    path: pathlib.Path
+    due: Callable[[], bool]
+
+    def check(self, record: Record) -> None:
+        """Raises where rows of such records do not fit what the file holds.
+
+        Args:
+          record: its names, and values of the right shape; their order is not known
+            before the first epoch.
+        """
+        columns = self._columns()
+        row = {"epoch": 0, **_numbers(record)}
+        if columns is not None and set(columns) != set(row):
+            raise self._other_columns(columns, row)
+
+    def __call__(self, epoch: int, record: Record, state: Any = None) -> None:
+        """Adds the row of an epoch."""
         row = {"epoch": epoch, **_numbers(record)}
-        cut_torn_line(path)
-        with path.open(newline="", encoding="utf-8") as file:
-            columns = next(csv.reader(file), None)
+        columns = self._columns()
         if columns not in (None, list(row)):
-            raise ValueError(
-                f"the rows of {path.name} must have its columns {columns}, got "
-                f"{list(row)}; choose another file, or append=False."
-            )
+            raise self._other_columns(columns, row)
         text = io.StringIO()
         writer = csv.DictWriter(text, row, lineterminator="\n")
         if columns is None:
             writer.writeheader()
         writer.writerow(row)
-        append_line(path, text.getvalue(), sync=due())
+        append_line(self.path, text.getvalue(), sync=self.due())
 
-    return on_epoch
+    def _columns(self) -> list[str] | None:
+        cut_torn_line(self.path)
+        with self.path.open(newline="", encoding="utf-8") as file:
+            return next(csv.reader(file), None)
+
+    def _other_columns(self, columns: Any, row: Any) -> ValueError:
+        return ValueError(
+            f"the rows of {self.path.name} must have its columns {columns}, got "
+            f"{list(row)}; choose another file, or append=False."
+        )
 
 
 def json_lines(path: Path, *, append: bool = False) -> OnEpoch:

@@ -423,6 +423,20 @@ def test_a_monitor_is_checked_before_anything_is_trained():
     assert not reports
 
 
+@pytest.mark.parametrize("kind", ["memory", "models"])
+def test_the_columns_of_a_log_are_checked_before_anything_is_trained(kind, tmp_path):
+    path, reports = tmp_path / "run.csv", []
+    path.write_text("epoch,loss,mse\n")
+    log = jaxrnn.logs.csv_lines(path, append=True)
+    with pytest.raises(ValueError, match=r"columns \['epoch', 'loss', 'mse'\], got"):
+        train(kind, on_epoch=(lambda *given: reports.append(given), log))
+    assert not reports
+    log = jaxrnn.logs.csv_lines(path)  # begins it anew
+    train(kind, epochs=2, on_epoch=log)
+    train(kind, epochs=2, on_epoch=jaxrnn.logs.csv_lines(path, append=True))
+    assert len(path.read_text().splitlines()) == 5
+
+
 def test_on_epoch_sees_the_state():
     steps = []
     state, _ = train(
