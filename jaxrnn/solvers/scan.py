@@ -40,6 +40,12 @@ class Scan:
         self, cell: Cell, params: Params, carry: Carry, steps: Steps
     ) -> tuple[Carry, Carry]:
         start = start_of(cell, params, carry, steps)
+        return self.run_from(start, cell, params, carry, steps)
+
+    def run_from(
+        self, start: Carry | None, cell: Cell, params: Params, carry: Carry, steps: Steps
+    ) -> tuple[Carry, Carry]:
+        """The same, for a `start` that is given: what a reset restarts from."""
         project, inputs = choose_projection(
             cell, params, steps.inputs, first=self.project_first
         )
