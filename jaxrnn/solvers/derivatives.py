@@ -135,7 +135,9 @@ def jvp_of(
     def run(*varying: Array) -> Any:
         given = iter(varying)
         pairs = zip(leaves, varies, strict=True)
-        return function(*structure.unflatten([next(given) if v else x for x, v in pairs]))
+        return function(
+            *structure.unflatten([next(given) if v else x for x, v in pairs])
+        )
 
     varying = [x for x, v in zip(leaves, varies, strict=True) if v]
     return jax.jvp(run, varying, list(tangents))

@@ -46,7 +46,7 @@ class HoistedScan:
       chunk: the gradient of the parameters is taken from about so many steps at once,
         so that what the backward loop stores is small beside the carries; None takes
         all steps at once, which is as fast or faster and takes up to four times the
-        memory.
+        memory. So does a number of steps that `jax.export` leaves open.
 
     Raises:
       ValueError: a chunk below 1.
@@ -73,7 +73,10 @@ class HoistedScan:
     ) -> tuple[Carry, Carry]:
         unmarked = steps.mask is None and steps.resets is None
         elementwise = isinstance(cell.adjoint, ElementwiseAdjoint)
-        if self.chunk is None and elementwise and unmarked and steps.time:
+        some = (
+            isinstance(steps.time, int) and steps.time > 0
+        )  # no open size of an export
+        if self.chunk is None and elementwise and unmarked and some:
             return delta_run((cell, self), params, carry, steps.inputs)
         start = start_of(cell, params, carry, steps)
         return cotangent_run((cell, self), params, start, carry, steps)
@@ -128,13 +131,14 @@ def _backward(
     cell, solver = static
     params, start, first, steps = primals
     last, direct = cotangents
-    kept = _Kept(steps, *kept, direct)
+    carries, residuals = kept
+    kept = _Kept(steps, carries, residuals, direct)
     of_carry = jax.tree.map(or_zeros, first, last)
     of_start = jax.tree.map(jnp.zeros_like, start)
     backward = functools.partial(_backward_chunk, cell, solver.unroll, params, start)
 
     time = kept.steps.time
-    if solver.chunk is None or time <= solver.chunk:
+    if solver.chunk is None or not isinstance(time, int) or time <= solver.chunk:
         (of_carry, of_start), gradients, of_inputs = backward(
             (of_carry, of_start), first, kept
         )
@@ -251,7 +255,7 @@ def _delta_forward(static: Static, params: Params, first: Array, inputs: Array) 
 
     last, befores = jax.lax.scan(body, first.reshape(in_loop), xs, unroll=solver.unroll)
     carries = jnp.concatenate([befores[1:], last[None]])
-    carries = carries.reshape(len(befores), *first.shape)
+    carries = carries.reshape(befores.shape[0], *first.shape)
     last = last.reshape(first.shape)
     return (last, carries), (befores, last)
 
@@ -292,7 +296,7 @@ def _delta_backward(
         body, delta, (befores, direct), reverse=True, unroll=solver.unroll
     )
     of_first = passed(deltas[0]).reshape(last.shape)
-    shape = (len(befores), *last.shape)
+    shape = (befores.shape[0], *last.shape)
     befores, deltas = (x.reshape(shape) for x in (befores, deltas))
     gradients, of_inputs = backward_weights(cell, params, inputs, befores, None, deltas)
     return gradients, of_first, of_inputs

@@ -100,9 +100,7 @@ def _forward(cell: Cell, *primals: Any) -> tuple[Any, tuple[Carry, Array]]:
     return ran, (ran[1], saved)
 
 
-def _backward(
-    cell: Cell, primals: Any, kept: Any, cotangents: Any, varies: Any
-) -> Any:
+def _backward(cell: Cell, primals: Any, kept: Any, cotangents: Any, varies: Any) -> Any:
     """The cotangents of the primals; of the inputs only where they are asked for."""
     static = (cell, any(jax.tree.leaves(varies[3].inputs)))
     found = with_derivative_of(

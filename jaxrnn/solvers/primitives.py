@@ -144,7 +144,9 @@ class _MappedLinear:
         )
 
 
-def _in_front(arguments: Any, axes: Any) -> tuple[list[Any], tuple[int | None, ...], int]:
+def _in_front(
+    arguments: Any, axes: Any
+) -> tuple[list[Any], tuple[int | None, ...], int]:
     """The axis of `vmap` as the first one of each that has it, and its size."""
     size = next(
         x.shape[axis]
