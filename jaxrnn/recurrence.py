@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from jaxrnn.cells.base import AnyArray, Carry, Cell, Params, check_dtype
 from jaxrnn.cells.ops import is_divided
 from jaxrnn.solvers.base import Solver, Steps, flip, hold, restart
+from jaxrnn.solvers.by_device import batch_axes, devices_of, run_by_device
 from jaxrnn.solvers.default import default_solver
 
 
@@ -277,8 +278,8 @@ def _run(
         params, inputs = cell.noise(key, params, inputs)
     steps = steps._replace(inputs=inputs)
     if not reverse:
-        return solver(cell, params, carry, steps)
-    last, carries = solver(cell, params, carry, steps.reversed())
+        return run_by_device(solver, cell, params, carry, steps)
+    last, carries = run_by_device(solver, cell, params, carry, steps.reversed())
     return last, flip(carries)
 
 
@@ -331,6 +332,9 @@ def _default_solver(cell: Cell, params: Params, steps: Steps, dtype: Any) -> Sol
     carry = jax.eval_shape(lambda p: cell.initial_carry(p, ()), params)
     features = jax.tree.leaves(carry)[-1].shape[-1]
     values = math.prod(steps.inputs.shape[:-1]) * features
+    axes = batch_axes(params, steps)
+    if axes is not None:  # each device runs it on its own rows
+        return default_solver(cell, values // devices_of(steps, axes), dtype)
     divided = is_divided(steps.inputs, *params.values())
     return default_solver(cell, values, dtype, divided=divided)
 

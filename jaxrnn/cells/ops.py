@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
 from jaxrnn.cells.base import AnyArray, Params
@@ -126,6 +126,18 @@ def is_divided(*arrays: AnyArray) -> bool:
         for mesh in meshes
         for size, kind in zip(mesh.axis_sizes, mesh.axis_types, strict=True)
     )
+
+
+def explicit_sharding(array: AnyArray, *more: None) -> NamedSharding | None:
+    """That of an array on a mesh with explicit axes, with more axes at its end.
+
+    What has a type there must be told to an operation that cannot infer it. None where
+    there is nothing to tell: on automatic axes, on one device, inside `jax.shard_map`.
+    """
+    sharding = jax.typeof(array).sharding
+    if AxisType.Explicit not in sharding.mesh.axis_types:
+        return None
+    return NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec, *more))
 
 
 def as_varying(arrays: Any, like: Any) -> Any:

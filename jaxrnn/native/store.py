@@ -65,15 +65,19 @@ def keep(path: pathlib.Path, make: Callable[[pathlib.Path], None]) -> None:
         if shared is not None:
             raise RuntimeError(f"{shared}; XDG_CACHE_HOME names another place for it.")
         for one in (path, sum_of(path)):
-            if one.is_dir() and not one.is_symlink():
+            if one.is_symlink():
+                one.unlink()  # to write here, not where it leads
+            elif one.is_dir():
                 raise RuntimeError(f"{one} is a folder; remove it.")
         with replacing(path) as unfinished:
             make(unfinished)
             unfinished.chmod(0o700)
             digest = hashlib.sha256(unfinished.read_bytes()).hexdigest()
+            path.unlink(missing_ok=True)  # nor are its permissions handed on
         with replacing(sum_of(path)) as unfinished:
             unfinished.write_text(digest, encoding="ascii")
             unfinished.chmod(0o600)
+            sum_of(path).unlink(missing_ok=True)
     except OSError as error:
         raise RuntimeError(
             f"the native loops cannot be kept in {path.parent} ({error}); "

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
 from jaxrnn.cells.base import AnyArray, Carry, Cell, Params
+from jaxrnn.cells.ops import as_varying
 
 
 class Steps(NamedTuple):
@@ -46,7 +47,8 @@ class Steps(NamedTuple):
         """
         ends = None
         if self.resets is not None:
-            ends = jnp.roll(self.resets, -1, axis=0).at[-1:].set(False)
+            none = jnp.zeros_like(self.resets[:1])
+            ends = jnp.concatenate([self.resets[1:], none])
         return flip(self._replace(resets=ends))
 
 
@@ -113,4 +115,5 @@ def start_of(cell: Cell, params: Params, carry: Carry, steps: Steps) -> Carry | 
     if steps.resets is None:
         return None
     start = cell.initial_carry(params, steps.batch_shape)
-    return jax.tree.map(lambda x, like: x.astype(like.dtype), start, carry)
+    start = jax.tree.map(lambda x, like: x.astype(like.dtype), start, carry)
+    return as_varying(start, like=carry)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.custom_derivatives import SymbolicZero
 
+from jaxrnn.cells.ops import as_varying
 from jaxrnn.solvers.primitives import linear_call
 
 
@@ -116,7 +117,11 @@ def with_derivative_of(
         leaves = jax.tree.leaves(tangents)
         varies = tuple(map(_varies, leaves))
         varying = [x for x, v in zip(leaves, varies, strict=True) if v]
-        _, found = jvp_of(reference, arguments, varying, varies)
+
+        def alike(*arguments: Any) -> Any:
+            return as_varying(reference(*arguments), like=arguments)
+
+        _, found = jvp_of(alike, arguments, varying, varies)
         return function(*arguments), found
 
     function.defjvp(rule, symbolic_zeros=True)

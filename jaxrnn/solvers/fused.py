@@ -52,9 +52,9 @@ class Fused:
     Mask, resets, initial carry, float32, bfloat16 and float64, and the gradient of the
     gradient (by `HoistedScan`) work; under `vmap` models run side by side in one
     launch. So does forward mode (a scan does it). An array that is sharded over devices
-    is gathered on each of them, unless `jax.shard_map` is around, with
-    `check_vma=False`. A program that `jax.export` makes holds none of these kernels: it
-    runs `HoistedScan`, wherever it is taken.
+    is gathered on each of them, unless the mesh has explicit axes or `jax.shard_map` is
+    around. A program that `jax.export` makes holds none of these kernels: it runs
+    `HoistedScan`, wherever it is taken.
 
     In bfloat16 arrays are rounded, and all arithmetic of a step is float32, even after
     a cast to bfloat16. Inside the loop float32 is never TF32;

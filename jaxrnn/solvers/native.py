@@ -42,9 +42,10 @@ class Native:
     The gradient of the gradient works (`HoistedScan` computes it), and forward mode (a
     scan does). A program that `jax.export` makes holds none of these loops: it runs
     `HoistedScan`, wherever it is taken. `vmap` runs one element after the other. An
-    array that is sharded over devices is gathered on each of them. The carries of all
-    steps are written, also where only the last one is asked for;
-    `Checkpointed(Native())` keeps fewer for the gradient.
+    array that is sharded over devices is gathered on each of them, unless the mesh has
+    explicit axes or `jax.shard_map` is around. The carries of all steps are written,
+    also where only the last one is asked for; `Checkpointed(Native())` keeps fewer for
+    the gradient.
 
     Example:
       >>> params = init_params(gru, jax.random.key(0), 2, 3)

@@ -15,10 +15,7 @@ class Scan:
     """Steps through time with `jax.lax.scan` and leaves every derivative to JAX.
 
     It works for every cell and every transformation, is the oracle of the other
-    solvers, and computes their forward mode (`jax.jvp`, `jax.jacfwd`,
-    `jax.hessian`). One case is beyond JAX itself: on a mesh with explicit axes, JAX
-    0.11 cannot differentiate a loop that multiplies a sharded batch with a kernel from
-    outside. Take `project_first=True` or `HoistedScan` there.
+    solvers, and computes their forward mode (`jax.jvp`, `jax.jacfwd`, `jax.hessian`).
 
     Attributes:
       unroll: loop iterations per compiled iteration.

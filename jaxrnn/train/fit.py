@@ -9,11 +9,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import NamedSharding
 from jaxtyping import Array, Float, Int, Key
 
 from jaxrnn import metrics
-from jaxrnn.data.batches import Batch, Dataset, check_count, check_dataset
+from jaxrnn.data.batches import (
+    Batch,
+    Dataset,
+    check_count,
+    check_dataset,
+    num_examples,
+)
 from jaxrnn.train.checkpoints import Checkpoints, shapes_of, to_json
+from jaxrnn.train.devices import check_sharding, everywhere
 from jaxrnn.train.evaluate import evaluate
 from jaxrnn.train.logs import OnEpoch
 from jaxrnn.train.over import Over
@@ -42,6 +50,7 @@ def fit(
     learning_rate: LearningRate | None = None,
     early_stopping: EarlyStopping | None = None,
     over: Over | None = None,
+    sharding: NamedSharding | None = None,
     on_epoch: OnEpoch | tuple[OnEpoch, ...] = (),
     history: Mapping[str, Any] | None = None,
     checkpoints: Checkpoints | None = None,
@@ -82,6 +91,10 @@ def fit(
       early_stopping: when to stop before `epochs`, and to return the best state.
       over: trains several models: `jax.vmap` or `one_by_one`; then `state` has a
         leading axis of models, which may differ in their learning rates (below).
+      sharding: of the rows of a batch over devices, such as `NamedSharding(mesh,
+        PartitionSpec("batch"))`, also where each of several processes has some of the
+        devices: see `train_epoch` for a Dataset in memory, which all processes have
+        whole, and `train_batches` for a function.
       on_epoch: `(epoch, record, state) -> None` after every epoch, such as
         `jaxrnn.logs.print_epoch`, or several as a tuple (see `jaxrnn.logs`).
       history: of epochs that were trained before, by an earlier call that returned it
@@ -187,6 +200,8 @@ def fit(
     if rows is not None:
         _check_rows(rows, dataset, state)
 
+    check_sharding(sharding, batch_size if isinstance(dataset, Dataset) else None)
+    state, noise_key = everywhere(sharding, (state, noise_key))
     options = {"loss_fn": loss_fn, "optimizer": optimizer, "noise_key": noise_key}
     updates = checkpoints.updates if checkpoints else None
     facts: dict[str, Any] = {
@@ -198,9 +213,11 @@ def fit(
     if isinstance(dataset, Dataset):
         facts |= {"batch_size": batch_size, "shuffle": shuffle}
         facts["dataset"] = shapes_of(dataset)
-        parts = Rows(dataset, key, rows, batch_size, updates, shuffle, over, options)
+        parts = Rows(
+            dataset, key, rows, batch_size, updates, shuffle, over, sharding, options
+        )
     else:
-        parts = Batches(dataset, updates, options)
+        parts = Batches(dataset, updates, sharding, options)
     names = parts.names(state)
     if names is not None:
         names |= {f"val_{name}" for name in names} if validation is not None else set()
@@ -208,7 +225,7 @@ def fit(
         check_monitor(early_stopping, names)
         check_monitor(learning_rate, names)
 
-    validation = jax.device_put(validation)
+    validation = jax.device_put(everywhere(sharding, validation))
     reports = on_epoch if isinstance(on_epoch, tuple) else (on_epoch,)
     run = Run.start(state, history, early_stopping)
     with contextlib.ExitStack() as stack:
@@ -250,7 +267,11 @@ def fit(
             means = dict(run.so_far)
             if validation is not None:
                 validated = evaluate(
-                    run.state.params, validation, loss_fn=loss_fn, over=over
+                    run.state.params,
+                    validation,
+                    loss_fn=loss_fn,
+                    over=over,
+                    sharding=sharding,
                 )
                 means |= {f"val_{name}": mean for name, mean in validated.items()}
             if kept is None and not allow_non_finite:
@@ -313,7 +334,7 @@ def _check_rows(rows: Any, dataset: Any, state: TrainState) -> None:
             f"and at least one row, got {rows.shape}; np.broadcast_to gives several "
             "models the same rows."
         )
-    examples = dataset.inputs.shape[0]
+    examples = num_examples(dataset)
     rows = np.asarray(rows)
     if rows.min() < 0 or rows.max() >= examples:
         raise ValueError(

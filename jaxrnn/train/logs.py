@@ -4,13 +4,16 @@ Each of these is, or makes, an `on_epoch` for `fit`, which takes several as a tu
 
     fit(..., on_epoch=(logs.print_epoch, logs.csv_lines("runs/sine.csv")))
 
-What goes to a file is written after every epoch and the file closed or flushed, so that
-a run that is killed keeps its lines.
+What goes to a file is handed to the system after every epoch, so that a run that is
+killed keeps its lines. CSV and JSON are also waited for until they are on the disk
+(fsync), but not twice within a second, as an epoch may take a millisecond: a power
+failure costs no more than what was written after the last wait.
 """
 
 import contextlib
 import csv
 import dataclasses
+import io
 import pathlib
 import time
 from collections.abc import Callable, Iterator
@@ -18,10 +21,20 @@ from typing import Any
 
 import numpy as np
 
-from jaxrnn.files import Path, Record, json_line, optional
+from jaxrnn.files import (
+    Path,
+    Record,
+    append_json_line,
+    append_line,
+    optional,
+    replacing,
+)
+from jaxrnn.files.lines import cut_torn_line
 
 # (epoch, record, state): the state of training after the epoch, which no log here needs
 OnEpoch = Callable[[int, Record, Any], None]
+
+_SYNC_EVERY_S = 1.0
 
 
 def print_epoch(epoch: int, record: Record, state: Any = None) -> None:
@@ -93,7 +106,8 @@ def csv_lines(path: Path, *, append: bool = False) -> OnEpoch:
 
     Args:
       path: the file; its folder is made where it is missing.
-      append: adds to what the file holds, instead of beginning it anew.
+      append: adds to what the file holds, instead of beginning it anew. A last row
+        that lacks its end, as after a kill, is cut off with a warning.
 
     Returns:
       An `on_epoch` for `fit`. When called, it raises ValueError if the file it appends
@@ -109,21 +123,24 @@ def csv_lines(path: Path, *, append: bool = False) -> OnEpoch:
       0,0.5,0.25,0.75
     """
     path = _begin(path, append)
+    due = _at_most_every(_SYNC_EVERY_S)
 
     def on_epoch(epoch: int, record: Record, state: Any = None) -> None:
         row = {"epoch": epoch, **_numbers(record)}
-        with path.open("a+", newline="", encoding="utf-8") as file:
-            file.seek(0)
+        cut_torn_line(path)
+        with path.open(newline="", encoding="utf-8") as file:
             columns = next(csv.reader(file), None)
-            if columns not in (None, list(row)):
-                raise ValueError(
-                    f"the rows of {path.name} must have its columns {columns}, got "
-                    f"{list(row)}; choose another file, or append=False."
-                )
-            writer = csv.DictWriter(file, row, lineterminator="\n")
-            if columns is None:
-                writer.writeheader()
-            writer.writerow(row)
+        if columns not in (None, list(row)):
+            raise ValueError(
+                f"the rows of {path.name} must have its columns {columns}, got "
+                f"{list(row)}; choose another file, or append=False."
+            )
+        text = io.StringIO()
+        writer = csv.DictWriter(text, row, lineterminator="\n")
+        if columns is None:
+            writer.writeheader()
+        writer.writerow(row)
+        append_line(path, text.getvalue(), sync=due())
 
     return on_epoch
 
@@ -136,7 +153,8 @@ def json_lines(path: Path, *, append: bool = False) -> OnEpoch:
 
     Args:
       path: the file; its folder is made where it is missing.
-      append: adds to what the file holds, instead of beginning it anew.
+      append: adds to what the file holds, instead of beginning it anew. A last line
+        that is no whole object, as after a kill, is cut off with a warning.
 
     Returns:
       An `on_epoch` for `fit`.
@@ -150,10 +168,10 @@ def json_lines(path: Path, *, append: bool = False) -> OnEpoch:
       {"epoch": 0, "loss": 0.5, "val_loss": [0.25, 0.75]}
     """
     path = _begin(path, append)
+    due = _at_most_every(_SYNC_EVERY_S)
 
     def on_epoch(epoch: int, record: Record, state: Any = None) -> None:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json_line({"epoch": epoch, **record}))
+        append_json_line(path, {"epoch": epoch, **record}, sync=due())
 
     return on_epoch
 
@@ -203,9 +221,25 @@ def tensorboard(folder: Path) -> Iterator[OnEpoch]:
 
 def _begin(path: Path, append: bool) -> pathlib.Path:
     path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.open("a" if append else "w").close()
+    if not (append and path.exists()):
+        with replacing(path) as unfinished:
+            unfinished.touch()
     return path
+
+
+def _at_most_every(seconds: float) -> Callable[[], bool]:
+    """Tells when a thing is due that is done at most so often; the first time it is."""
+    next_time = -np.inf
+
+    def due() -> bool:
+        nonlocal next_time
+        now = time.monotonic()
+        if now < next_time:
+            return False
+        next_time = now + seconds
+        return True
+
+    return due
 
 
 def _numbers(record: Record) -> dict[str, float]:

@@ -9,11 +9,14 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 from jaxtyping import Array, Int, UInt32
 
-from jaxrnn.data.batches import Batch, Dataset
+from jaxrnn.data.batches import Batch, Dataset, num_examples
 from jaxrnn.metrics import Mean
+from jaxrnn.train.devices import everywhere
 from jaxrnn.train.epoch import keeping_epoch
 from jaxrnn.train.host import train_batches
 from jaxrnn.train.over import Over
@@ -34,17 +37,20 @@ class Rows:
         updates: int | None,
         shuffle: bool,
         over: Over | None,
+        sharding: NamedSharding | None,
         options: Any,
     ) -> None:
-        self.dataset = jax.device_put(dataset)
-        examples = dataset.inputs.shape[0]
+        self.sharding = sharding
+        self.dataset = jax.device_put(everywhere(sharding, dataset))
+        examples = num_examples(dataset)
         if rows is None:
             rows = np.broadcast_to(np.arange(examples), (*key.shape, examples))
         self.rows = np.asarray(rows, np.int32)
         self.words = np.asarray(jax.random.key_data(key))
         self.batch_size, self.shuffle = batch_size, shuffle
         self.updates = updates or -(-self.rows.shape[-1] // batch_size)
-        self.options = {**options, "batch_size": batch_size, "over": over}
+        sizes = {"batch_size": batch_size, "over": over, "sharding": sharding}
+        self.options = options | sizes
 
     def names(self, state: TrainState) -> set[str]:
         """Of the means, before anything has run: the program is traced, once."""
@@ -59,7 +65,8 @@ class Rows:
             rows = order[..., first : first + size]
 
             def part(state: TrainState, rows: np.ndarray = rows) -> Any:
-                given = (state, self.dataset, jax.device_put(rows))
+                order = jax.device_put(everywhere(self.sharding, rows))
+                given = (state, self.dataset, order)
                 count = -(-rows.shape[-1] // self.batch_size)
                 return *keeping_epoch(*given, **self.options), count
 
@@ -73,9 +80,11 @@ class Batches:
         self,
         dataset: Callable[[int], Iterable[Batch]],
         updates: int | None,
+        sharding: NamedSharding | None,
         options: Any,
     ) -> None:
-        self.dataset, self.updates, self.options = dataset, updates, options
+        self.dataset, self.updates = dataset, updates
+        self.options = {**options, "sharding": sharding}
 
     def names(self, state: TrainState) -> None:
         """Not known: nothing is read before the first epoch."""
@@ -88,14 +97,26 @@ class Batches:
                 return
 
             def part(state: TrainState, counted: "_Counted" = counted) -> Any:
-                copy = jax.device_put(state, may_alias=False)  # it will be used up
-                new, means = train_batches(copy, counted, **self.options)
+                # A copy, as it will be used up.
+                new, means = train_batches(_copied(state), counted, **self.options)
                 return new, means, None, counted.number
 
             yield part
             done += counted.number
             if self.updates is None:
                 return
+
+
+def _copied(state: TrainState) -> TrainState:
+    if all(x.is_fully_addressable for x in jax.tree.leaves(state)):
+        return jax.device_put(state, may_alias=False)
+    return _copied_by_all(state)
+
+
+@jax.jit
+def _copied_by_all(state: TrainState) -> TrainState:
+    """Where other processes have a part of it, they all must do it together."""
+    return jax.tree.map(jnp.copy, state)
 
 
 class _Counted:
