@@ -116,8 +116,10 @@ def rnn(
       key: draws the noise of a cell that has some (`dropout_cell`, `zoneout_cell`);
         None = no noise, as for serving.
       dtype: of the computation; None takes what inputs and params promote to.
-      solver: how the steps become a sequence; None takes `default_solver(cell)`. For
-        forward-mode derivatives pass `Scan()`.
+      solver: how the steps become a sequence; None takes `default_solver(cell)`. Every
+        one works in reverse and in forward mode (`jax.jvp`, `jax.jacfwd`,
+        `jax.hessian`), and under `jax.export`; where forward mode is all that runs,
+        `Scan()` is the fastest.
 
     Returns:
       The carry after the last valid step, and the outputs, one per step. The carry

@@ -24,12 +24,21 @@ def cache_folder() -> pathlib.Path:
       `$XDG_CACHE_HOME/jaxrnn`, or `~/.cache/jaxrnn` where that is not set. It need not
       exist.
 
+    Raises:
+      RuntimeError: the user has no home directory.
+
     Example:
       >>> cache_folder().name
       'jaxrnn'
     """
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return pathlib.Path(home).expanduser() / "jaxrnn"
+    try:
+        return pathlib.Path(home).expanduser() / "jaxrnn"
+    except RuntimeError as error:
+        raise RuntimeError(
+            "there is no home directory to keep a cache in: HOME is not set, and the "
+            "system knows no such user; set HOME or XDG_CACHE_HOME."
+        ) from error
 
 
 @contextlib.contextmanager

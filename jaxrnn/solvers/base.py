@@ -1,11 +1,10 @@
 """What is a solver, and what do a mask and a reset mean to it?"""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Bool
 
 from jaxrnn.cells.base import AnyArray, Carry, Cell, Params
@@ -118,38 +117,3 @@ def start_of(cell: Cell, params: Params, carry: Carry, steps: Steps) -> Carry | 
     start = cell.initial_carry(params, steps.batch_shape)
     start = jax.tree.map(lambda x, like: x.astype(like.dtype), start, carry)
     return as_varying(start, like=carry)
-
-
-def known(cotangent: Any) -> Any:
-    """None for a cotangent that JAX knows to be zero."""
-    return None if isinstance(cotangent, SymbolicZero) else cotangent
-
-
-def or_zeros(like: Array, cotangent: Array | None) -> Array:
-    """Zeros where `known` left None."""
-    return jnp.zeros_like(like) if cotangent is None else cotangent
-
-
-def with_derivative_of(
-    reference: Callable[..., Any], fast: Callable[..., Any]
-) -> Callable[..., Any]:
-    """`fast`, a call that JAX cannot differentiate, with the derivative of `reference`.
-
-    Args:
-      reference: computes the same, in JAX.
-      fast: runs wherever no derivative is asked for.
-    """
-
-    @jax.custom_vjp
-    def function(*arguments: Any) -> Any:
-        return fast(*arguments)
-
-    def forward(*arguments: Any) -> Any:
-        return function(*arguments), arguments
-
-    def backward(arguments: Any, cotangents: Any) -> Any:
-        _, pullback = jax.vjp(reference, *arguments)
-        return pullback(cotangents)
-
-    function.defvjp(forward, backward)
-    return function

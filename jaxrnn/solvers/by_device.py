@@ -5,9 +5,8 @@ from typing import Any
 
 import jax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from jaxtyping import Array
 
-from jaxrnn.cells.base import Carry, Cell, Params
+from jaxrnn.cells.base import AnyArray, Carry, Cell, Params, param_names
 from jaxrnn.cells.ops import as_varying
 from jaxrnn.solvers.base import Solver, Steps
 
@@ -38,7 +37,7 @@ def run_by_device(
         sharding = NamedSharding(mesh, PartitionSpec(*leading, *axes))
         return jax.tree.map(lambda x: jax.sharding.reshard(x, sharding), tree)
 
-    shared = cell.param_specs(1, 1)  # others are the noise of each row
+    shared = param_names(cell)  # others are the noise of each row
     params = {n: x if n in shared else of_rows(x, None) for n, x in params.items()}
     by_device = jax.shard_map(
         run, mesh=mesh, out_specs=(PartitionSpec(*axes), PartitionSpec(None, *axes))
@@ -66,7 +65,7 @@ def _mesh(steps: Steps) -> Any:
     return jax.typeof(jax.tree.leaves(steps.inputs)[0]).sharding.mesh
 
 
-def _spec(array: Array) -> tuple[Any, ...]:
+def _spec(array: AnyArray) -> tuple[Any, ...]:
     """The explicit mesh axes of every axis of an array; None where there is none."""
     sharding = jax.typeof(array).sharding
     explicit = {
