@@ -1,6 +1,5 @@
 """What is an epoch? A compiled loop over all examples, in any order, on the device."""
 
-import functools
 from typing import Any
 
 import jax
@@ -21,10 +20,11 @@ from jaxrnn.metrics import Mean
 from jaxrnn.train.checks import check_order, checked_first
 from jaxrnn.train.devices import check_sharding, divided, take
 from jaxrnn.train.over import Over
+from jaxrnn.train.programs import program
 from jaxrnn.train.state import TrainState
 from jaxrnn.train.update import LossFn, update
 
-STATIC = ("loss_fn", "optimizer", "batch_size", "over", "sharding")
+OWNERS, STATIC = ("loss_fn", "optimizer"), ("batch_size", "over", "sharding")
 
 
 def _check(state: TrainState, dataset: Dataset, order: Any, **options: Any) -> None:
@@ -36,11 +36,7 @@ def _check(state: TrainState, dataset: Dataset, order: Any, **options: Any) -> N
 
 
 @checked_first(_check)
-@functools.partial(
-    jax.jit,
-    static_argnames=STATIC,
-    donate_argnames="state",
-)
+@program(owners=OWNERS, static=STATIC, donate=("state",))
 def train_epoch(
     state: TrainState,
     dataset: Dataset,
@@ -158,4 +154,4 @@ def one_epoch(
 
 
 # For who wants to keep the state before it: that one is not used up.
-keeping_epoch = jax.jit(one_epoch, static_argnames=STATIC)
+keeping_epoch = program(owners=OWNERS, static=STATIC)(one_epoch)

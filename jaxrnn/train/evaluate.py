@@ -1,6 +1,5 @@
 """What does a model give while its parameters rest? Means and predictions."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +20,7 @@ from jaxrnn.metrics import Mean
 from jaxrnn.train.checks import check_all_integers, checked_first, rows_of
 from jaxrnn.train.devices import divided, gathered, shared_size, take
 from jaxrnn.train.over import Over
+from jaxrnn.train.programs import program
 from jaxrnn.train.update import LossFn
 
 
@@ -37,9 +37,7 @@ def _check_predict(params: PyTree, inputs: PyTree, **options: object) -> None:
 
 
 @checked_first(_check_evaluate)
-@functools.partial(
-    jax.jit, static_argnames=("loss_fn", "batch_size", "over", "sharding")
-)
+@program(owners=("loss_fn",), static=("batch_size", "over", "sharding"))
 def evaluate(
     params: PyTree,
     dataset: Dataset,
@@ -92,7 +90,7 @@ def evaluate(
 
 
 @checked_first(_check_predict)
-@functools.partial(jax.jit, static_argnames=("apply_fn", "batch_size", "sharding"))
+@program(owners=("apply_fn",), static=("batch_size", "sharding"))
 def predict(
     params: PyTree,
     inputs: PyTree,

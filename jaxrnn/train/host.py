@@ -18,6 +18,7 @@ from jaxrnn.data.trees import leaves_of
 from jaxrnn.metrics import Mean
 from jaxrnn.train.checks import check_all_integers
 from jaxrnn.train.devices import by_rows, check_sharding, everywhere
+from jaxrnn.train.programs import program
 from jaxrnn.train.state import TrainState
 from jaxrnn.train.update import LossFn, update
 
@@ -124,13 +125,11 @@ def _checked(sharding: NamedSharding | None, batch: Any) -> Any:
     return batch
 
 
-@functools.partial(
-    jax.jit, static_argnames=("loss_fn", "optimizer"), donate_argnames="state"
-)
+@program(owners=("loss_fn", "optimizer"), donate=("state",))
 def _train_group(
     state: TrainState,
     group: Batch,
-    count: Int[Array, ""],
+    count: Int[Array | np.int32, ""],
     *,
     loss_fn: LossFn,
     optimizer: optax.GradientTransformation,

@@ -1,6 +1,5 @@
 """How are sequences learnt that are longer than the gradient can reach?"""
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,6 +19,7 @@ from jaxrnn.train.checks import (
 )
 from jaxrnn.train.devices import by_rows
 from jaxrnn.train.over import Over
+from jaxrnn.train.programs import program
 from jaxrnn.train.state import TrainState
 from jaxrnn.train.update import StreamLossFn, update
 
@@ -54,10 +54,10 @@ def _place(
 
 
 @checked_first(_check_train, _place)
-@functools.partial(
-    jax.jit,
-    static_argnames=("loss_fn", "optimizer", "chunk", "over", "sharding"),
-    donate_argnames="state",
+@program(
+    owners=("loss_fn", "optimizer"),
+    static=("chunk", "over", "sharding"),
+    donate=("state",),
 )
 def train_stream(
     state: TrainState,
@@ -168,7 +168,7 @@ def train_stream(
 
 
 @checked_first(_check_evaluate, _place)
-@functools.partial(jax.jit, static_argnames=("loss_fn", "chunk", "over", "sharding"))
+@program(owners=("loss_fn",), static=("chunk", "over", "sharding"))
 def evaluate_stream(
     params: PyTree,
     carry: PyTree,
