@@ -1,6 +1,5 @@
 """How do results reach a reader? A Markdown table, a spread, a picture."""
 
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -91,6 +90,5 @@ def new_figure(panels: int, *, width: float = 5.0, height: float = 3.6) -> Any:
 
 def save_figure(figure: Any, path: files.Path) -> None:
     """Writes a figure as a PNG, making the folder where it is missing."""
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    with files.replacing(path) as unfinished:
+        figure.savefig(unfinished, dpi=110)

@@ -234,7 +234,10 @@ def write_between(path: pathlib.Path, mark: str, text: str) -> None:
             f"{path.name} must hold the marks <!-- {mark} --> and <!-- /{mark} -->, "
             "between which the text goes; found none, put them back."
         )
-    path.write_text(f"{head}{start}\n\n{text}\n\n{end}{tail}", encoding="utf-8")
+    with files.replacing(path) as unfinished:
+        unfinished.write_text(
+            f"{head}{start}\n\n{text}\n\n{end}{tail}", encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

@@ -13,14 +13,33 @@ What Keras passes to an optimizer, Optax chains or schedules:
 Clipping comes first, as in Keras: before the moments of the gradients are taken.
 """
 
+import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
 import optax
 
+P = ParamSpec("P")
+R = TypeVar("R")
 
+
+def _same_for_equal(build: Callable[P, R]) -> Callable[P, R]:
+    """Settings that are equal give the same object, for which nothing recompiles."""
+    kept: Any = functools.lru_cache(maxsize=64, typed=True)(build)
+
+    @functools.wraps(build)
+    def built(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return kept(*args, **kwargs)
+        except TypeError:  # a setting without a hash, an array say
+            return build(*args, **kwargs)
+
+    return built
+
+
+@_same_for_equal
 def keras_rmsprop(
     learning_rate: optax.ScalarOrSchedule = 0.001,
     *,
@@ -61,6 +80,7 @@ def keras_rmsprop(
     )
 
 
+@_same_for_equal
 def keras_adam(
     learning_rate: optax.ScalarOrSchedule = 0.001,
     *,
@@ -103,6 +123,7 @@ def keras_adam(
     )
 
 
+@_same_for_equal
 def scale_by_adam_epsilon_hat(
     b1: float = 0.9, b2: float = 0.999, epsilon: float = 1e-7
 ) -> optax.GradientTransformation:
@@ -146,6 +167,7 @@ def scale_by_adam_epsilon_hat(
     return optax.GradientTransformation(init, update)
 
 
+@_same_for_equal
 def clip_by_norm(max_norm: float) -> optax.GradientTransformation:
     """Shortens the gradient of each parameter by itself: Keras' `clipnorm`.
 
@@ -178,6 +200,7 @@ def clip_by_norm(max_norm: float) -> optax.GradientTransformation:
     return optax.stateless_with_tree_map(clip)
 
 
+@_same_for_equal
 def adjustable(
     make_optimizer: Callable[[Any], optax.GradientTransformation], learning_rate: float
 ) -> optax.GradientTransformationExtraArgs:

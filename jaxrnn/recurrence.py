@@ -20,6 +20,7 @@ from jaxrnn.cells.base import (
 )
 from jaxrnn.cells.ops import is_divided
 from jaxrnn.solvers.base import Solver, Steps, flip, hold, restart
+from jaxrnn.solvers.by_device import batch_axes, devices_of, run_by_device
 from jaxrnn.solvers.default import default_solver
 
 
@@ -115,8 +116,10 @@ def rnn(
       key: draws the noise of a cell that has some (`dropout_cell`, `zoneout_cell`);
         None = no noise, as for serving.
       dtype: of the computation; None takes what inputs and params promote to.
-      solver: how the steps become a sequence; None takes `default_solver(cell)`. For
-        forward-mode derivatives pass `Scan()`.
+      solver: how the steps become a sequence; None takes `default_solver(cell)`. Every
+        one works in reverse and in forward mode (`jax.jvp`, `jax.jacfwd`,
+        `jax.hessian`), and under `jax.export`; where forward mode is all that runs,
+        `Scan()` is the fastest.
 
     Returns:
       The carry after the last valid step, and the outputs, one per step. The carry
@@ -282,8 +285,8 @@ def _run(
         params, inputs = cell.noise(key, params, inputs)
     steps = steps._replace(inputs=inputs)
     if not reverse:
-        return solver(cell, params, carry, steps)
-    last, carries = solver(cell, params, carry, steps.reversed())
+        return run_by_device(solver, cell, params, carry, steps)
+    last, carries = run_by_device(solver, cell, params, carry, steps.reversed())
     return last, flip(carries)
 
 
@@ -336,6 +339,9 @@ def _default_solver(cell: Cell, params: Params, steps: Steps, dtype: Any) -> Sol
     carry = jax.eval_shape(lambda p: cell.initial_carry(p, ()), params)
     features = jax.tree.leaves(carry)[-1].shape[-1]
     values = math.prod(steps.inputs.shape[:-1]) * features
+    axes = batch_axes(params, steps)
+    if axes is not None:  # each device runs it on its own rows
+        return default_solver(cell, values // devices_of(steps, axes), dtype)
     divided = is_divided(steps.inputs, *params.values())
     return default_solver(cell, values, dtype, divided=divided)
 

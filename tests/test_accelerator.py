@@ -50,8 +50,14 @@ def test_a_part_that_fails_or_hangs_stops_no_other(programs, tmp_path, capsys):
         f"open({str(tmp_path / 'child')!r}, 'w').write(str(child.pid))\n"
         "time.sleep(600)"
     )
-    parts = programs(hangs=f"{WRITES}\n{child}", fails=f"{WRITES}\n1 / 0", works=WRITES)
+    torn = "open(sys.argv[2], 'a').write('{\"pa')"
+    parts = programs(
+        hangs=f"{WRITES}\n{child}", fails=f"{WRITES}\n{torn}\n1 / 0", works=WRITES
+    )
     accelerator.run_all(parts, tmp_path, seconds=9)
+    lines = (tmp_path / "fails.jsonl").read_text().splitlines()
+    assert lines[1] == '{"pa'  # and the status on a line of its own
+    (tmp_path / "fails.jsonl").write_text("\n".join(lines[::2]))
     ends = {}
     for name in parts:
         found, end = files.read_json_lines(tmp_path / f"{name}.jsonl")

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxrnn
+from jaxrnn.solvers.trajectory import Problem, is_wrong
 
 EPS = np.finfo(np.float32).eps
 RELU = jaxrnn.simple_rnn_cell(activation=jax.nn.relu)
@@ -106,6 +107,26 @@ def test_never_wrong_where_carries_grow():
     assert found <= 18
     assert carries.memory.max() > 150
     assert notes[0][1] > 50  # the clip, far smaller, does not stand in the way
+    _, want = side_by_side(jaxrnn.lstm, jaxrnn.Scan())(stacked(params), inputs)
+    # A large memory hides no wrong hidden vector: 200 sums of roundings of 150.
+    np.testing.assert_allclose(carries.hidden, want.hidden, atol=2e-3)
+
+
+def test_a_large_number_hides_no_small_wrong_one():
+    """Two integrators: 16 eps of the large one are 19, the small one is off by 0.1."""
+    carries = jnp.array([[1e7, 0.5]])
+    problem = Problem({}, carries[0], None, None, None, None)
+    apart, together = jnp.eye(2)[None], jnp.ones((1, 2, 2))
+    for error, slopes, wrong in (
+        ([0.0, 0.1], apart, True),
+        ([0.0, 0.1], together, False),  # it is a difference of large ones, rounded
+        ([1.0, 0.0], apart, False),  # a rounding
+        ([30.0, 0.0], apart, True),
+        ([0.0, jnp.nan], together, True),
+        ([0.0, 0.1], jnp.inf * together, True),
+    ):
+        new = carries + jnp.array([error])
+        assert is_wrong(problem, carries, new, slopes).tolist() == [wrong]
 
 
 def test_where_scan_overflows_it_does():
@@ -118,7 +139,8 @@ def test_where_scan_overflows_it_does():
     found, want = map(run, (jaxrnn.Deer(), jaxrnn.Scan(project_first=True)))
     assert not jnp.isfinite(want).all()
     np.testing.assert_array_equal(jnp.isfinite(found), jnp.isfinite(want))
-    np.testing.assert_allclose(found, want, rtol=1e-4)
+    # Small ones are differences of large ones: that costs some of seven digits.
+    np.testing.assert_allclose(found, want, rtol=1e-2)
 
 
 @pytest.mark.usefixtures("optimized")
@@ -166,7 +188,7 @@ def test_one_iteration_where_the_step_is_linear(cell):
     for run in (cell, cell._replace(linear=None)):
         _, found = jaxrnn.rnn(run, params, inputs, solver=solver)
         _, want = jaxrnn.rnn(cell, params, inputs, solver=jaxrnn.Scan())
-        np.testing.assert_allclose(found, want, atol=1e-5 * abs(want).max())
+        np.testing.assert_allclose(found, want, atol=1e-5 * float(abs(want).max()))
     jax.effects_barrier()
     assert notes == [(1, 200), (1, 200)]
 
@@ -210,8 +232,16 @@ def test_bfloat16_iterates_in_float32():
     assert found < min(by_scan, 0.02)
 
 
-def test_noise_is_that_of_scan():
-    cell = jaxrnn.dropout_cell(jaxrnn.lstm, 0.2, recurrent_rate=0.3)
+@pytest.mark.parametrize(
+    "cell",
+    [
+        jaxrnn.dropout_cell(jaxrnn.lstm, 0.2, recurrent_rate=0.3),
+        jaxrnn.ind_rnn,  # its Jacobian is still a diagonal
+        jaxrnn.min_gru,  # it is no longer called linear
+    ],
+    ids=lambda cell: cell.name,
+)
+def test_noise_is_that_of_scan(cell):
     cell = jaxrnn.zoneout_cell(cell, 0.2)
     problem = random_problem(cell, np.float32)
 
@@ -224,7 +254,7 @@ def test_noise_is_that_of_scan():
             key=jax.random.key(3),
             solver=solver,
         )
-        return (outputs**2).sum() + last.memory.sum()
+        return (outputs**2).sum() + sum(x.sum() for x in jax.tree.leaves(last))
 
     run = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)), static_argnums=3)
     found, want = (run(*problem, solver) for solver in (jaxrnn.Deer(), jaxrnn.Scan()))

@@ -100,7 +100,7 @@ ROWS = {
     ),
     "evaluate, weights": (
         lambda: evaluate(DATASET._replace(sample_weight=np.ones((5, 1)))),
-        "sample_weight must be one number per example (5,), got shape (5, 1)",
+        "one number per example (5,), or per step of inputs or targets [(5, 2)], got",
     ),
     "window_as_time, axes": (
         lambda: data.window_as_time(np.ones((3, 4, 1))),

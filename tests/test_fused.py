@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import CELLS, HAS_COMPILER, HAS_KERNELS, MASKS, RESETS, random_problem
+from jax.sharding import AxisType
 
 import jaxrnn
 from jaxrnn.cells.ops import affine_project
@@ -398,23 +399,28 @@ def test_integers_names_and_kinds_of_floats_are_those_of_jax():
 
 
 @needs_kernels
-def test_shard_map_without_a_check_of_varying_axes():
+def test_shard_map():
     params, inputs, _ = drawn(jaxrnn.gru, np.random.default_rng(0), 5, (2,), 3, 4)
-    mesh = jax.make_mesh((1,), ("d",), devices=jax.devices()[:1])
+    mesh = jax.make_mesh(
+        (1,), ("d",), devices=jax.devices()[:1], axis_types=(AxisType.Auto,)
+    )
     axes = jax.sharding.PartitionSpec(None, "d")
 
-    def run(inputs, solver):
-        return jaxrnn.rnn(jaxrnn.gru, params, inputs, solver=solver)[1]
+    def loss(params, inputs, solver):
+        return (jaxrnn.rnn(jaxrnn.gru, params, inputs, solver=solver)[1] ** 2).sum(0)
 
-    of_device = jax.shard_map(
-        lambda inputs: run(inputs, jaxrnn.Fused()),
-        mesh=mesh,
-        in_specs=(axes,),
-        out_specs=axes,
-        check_vma=False,
-    )
-    sharded = jax.device_put(inputs, jax.sharding.NamedSharding(mesh, axes))
-    assert_close(jax.jit(of_device)(sharded), run(inputs, jaxrnn.Scan()), 2e-6)
+    def of_devices(params, inputs):
+        of_device = jax.shard_map(
+            lambda *arrays: loss(*arrays, jaxrnn.Fused()),
+            mesh=mesh,
+            in_specs=(jax.sharding.PartitionSpec(), axes),
+            out_specs=jax.sharding.PartitionSpec("d"),
+        )
+        return of_device(params, inputs).sum()
+
+    found = jax.jit(jax.grad(of_devices))(params, inputs)
+    wanted = jax.grad(lambda *arrays: loss(*arrays, jaxrnn.Scan()).sum())
+    assert_close(found, wanted(params, inputs), 2e-6)
 
 
 @needs_kernels

@@ -16,6 +16,7 @@ from helpers import HAS_COMPILER, MASKS, RESETS, random_problem
 
 import jaxrnn
 from jaxrnn import native
+from jaxrnn.native import store
 from jaxrnn.solvers import native as solver_module
 
 needs_compiler = pytest.mark.skipif(
@@ -166,11 +167,11 @@ def test_inputs_that_need_no_gradient_get_none():
 
 
 def test_default_solver_is_native_where_it_has_been_built(monkeypatch, tmp_path):
-    built = tmp_path / "native.so"
+    built = tmp_path / "cache" / "native.so"
     monkeypatch.setenv("JAXRNN_NATIVE", "1")
     monkeypatch.setattr(native, "library", lambda: built)
     assert jaxrnn.default_solver(jaxrnn.gru, 10**5) == jaxrnn.Scan()
-    built.touch()
+    store.keep(built, lambda path: path.write_text("the loops"))
     for cell in KNOWN.values():
         assert jaxrnn.default_solver(cell, 10**7) == jaxrnn.Native()
         assert jaxrnn.default_solver(cell, 512) != jaxrnn.Native()
@@ -214,9 +215,9 @@ def test_without_a_compiler_a_warning_and_hoisted_scan(monkeypatch, tmp_path, co
 
 @needs_compiler
 def test_the_library_depends_on_source_and_processor(monkeypatch):
-    native.library.cache_clear()
+    native._digest.cache_clear()
     here = native.library()
     monkeypatch.setattr(native, "_processor", lambda: "another one")
-    native.library.cache_clear()
+    native._digest.cache_clear()
     assert native.library() != here
-    native.library.cache_clear()
+    native._digest.cache_clear()

@@ -280,38 +280,62 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 few = jax.random.normal(jax.random.key(1), (7, 6, 3))
 many = jax.random.normal(jax.random.key(1), (400, 6, 3))  # one device merges these rows
 some = jax.random.bernoulli(jax.random.key(2), 0.7, (7, 6))
+resets = jax.random.bernoulli(jax.random.key(3), 0.3, (7, 6))
+BY_ROWS = P(None, "batch")
 
-def check(axis_type, cell, solver, inputs, mask):
+def check(axis_type, cell, solver, inputs, mask, resets=None, in_shard_map=False):
     params = jaxrnn.init_params(cell, jax.random.key(0), 3, 4)
-
-    @jax.jit
-    def run(params, inputs, mask):
-        def loss(params):
-            last, outputs = jaxrnn.rnn(cell, params, inputs, mask=mask, solver=solver)
-            return (outputs ** 2).mean(), outputs
-        return jax.value_and_grad(loss, has_aux=True)(params)
-
-    (_, outputs), gradients = run(params, inputs, mask)
     mesh = jax.make_mesh((2,), ("batch",), axis_types=(axis_type,))
-    on_mesh = NamedSharding(mesh, P(None, "batch"))
+
+    def run(params, *steps, devices=False):
+        def outputs_of(params, inputs, mask, resets):
+            return jaxrnn.rnn(
+                cell, params, inputs, mask=mask, resets=resets, solver=solver,
+                reverse=resets is not None, key=jax.random.key(3),
+            )[1]
+
+        if devices:
+            outputs_of = jax.shard_map(
+                outputs_of, mesh=mesh, in_specs=(P(), *[BY_ROWS] * 3), out_specs=BY_ROWS
+            )
+
+        def loss(params, inputs, *marks):
+            outputs = outputs_of(params, inputs, *marks)
+            return (outputs ** 2).mean(), outputs
+        return jax.value_and_grad(loss, (0, 1), has_aux=True)(params, *steps)
+
+    run = jax.jit(run, static_argnames="devices")
+    (_, outputs), gradients = run(params, inputs, mask, resets)
     (_, found), found_gradients = run(
         jax.device_put(params, NamedSharding(mesh, P())),
-        jax.device_put(inputs, on_mesh),
-        jax.device_put(mask, on_mesh),
+        *jax.device_put((inputs, mask, resets), NamedSharding(mesh, BY_ROWS)),
+        devices=in_shard_map,
     )
     np.testing.assert_allclose(found, outputs, atol=1e-6)
-    for name in gradients:
-        np.testing.assert_allclose(found_gradients[name], gradients[name], atol=1e-5)
+    for x, y in zip(*map(jax.tree.leaves, (found_gradients, gradients)), strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-5)
     assert "batch" in str(found.sharding.spec)  # outputs stay where the inputs were
 
 assert len(jax.devices()) == 2
-for axis_type in (AxisType.Auto, AxisType.Explicit):
-    for cell in (jaxrnn.simple_rnn, jaxrnn.gru, jaxrnn.lstm):
-        check(axis_type, cell, jaxrnn.HoistedScan(), few, some)
-        check(axis_type, cell, jaxrnn.Scan(project_first=True), few, some)
-    for cell in (jaxrnn.simple_rnn, jaxrnn.ind_rnn):
-        check(axis_type, cell, None, many, None)
-check(AxisType.Auto, jaxrnn.lstm, jaxrnn.Scan(), few, some)  # see the docstring of Scan
+scan, hoisted = jaxrnn.Scan(), jaxrnn.HoistedScan(chunk=4)
+noisy = jaxrnn.dropout_cell(jaxrnn.gru, rate=0.3, recurrent_rate=0.2)
+for cell in (jaxrnn.simple_rnn, jaxrnn.lstm):
+    check(AxisType.Auto, cell, hoisted, few, some)
+check(AxisType.Auto, jaxrnn.simple_rnn, None, many, None)
+check(AxisType.Auto, jaxrnn.lstm, scan, few, some)
+for cell, solver in (
+    (jaxrnn.simple_rnn, hoisted), (jaxrnn.lstm, scan), (noisy, hoisted)
+):
+    check(AxisType.Explicit, cell, solver, few, some, resets)
+check(AxisType.Explicit, jaxrnn.simple_rnn, None, many, None)
+for cell, solver in (
+    (jaxrnn.simple_rnn, None),
+    (jaxrnn.lstm, hoisted),
+    (jaxrnn.lstm, jaxrnn.Checkpointed(scan, chunk=3)),
+    (jaxrnn.mgu, scan),
+):
+    check(AxisType.Auto, cell, solver, few, some, resets, in_shard_map=True)
+    check(AxisType.Auto, cell, solver, few, None, in_shard_map=True)
 """
 
 

@@ -262,32 +262,67 @@ def test_vmap_over_inputs_is_a_batch_axis(cell, step, solver):
     assert_close(found, (last, outputs))
 
 
+@functools.cache
+def forward_derivatives(cell, solver):
+    """`jvp` along a direction; `jacfwd` and `hessian` of a row of the initial carry."""
+
+    def run(*problem):
+        return scalar(cell, solver, False, *problem, MASKS["holes"], RESETS)
+
+    def of_row(row, params, inputs, carry):
+        return run(params, inputs, set_row(carry, row))[0]
+
+    def derivatives(problem, direction):
+        row = jax.tree.map(lambda x: x[1], problem[2])
+        _, along = jax.jvp(lambda *problem: run(*problem)[0], problem, direction)
+        of_outputs = jax.jacfwd(lambda x: run(*problem[:2], set_row(problem[2], x))[1])
+        return along, of_outputs(row), jax.hessian(of_row)(row, *problem)
+
+    def set_row(carry, row):
+        return jax.tree.map(lambda x, one: x.at[1].set(one), carry, row)
+
+    return jax.jit(derivatives)
+
+
 @pytest.mark.parametrize(
-    ("cell", "step"), [CELLS[n] for n in ("simple_rnn", "gru", "lstm")]
+    "solver",
+    [None, jaxrnn.HoistedScan(chunk=2), jaxrnn.Checkpointed(jaxrnn.HoistedScan())]
+    + [s for s in SOLVERS if isinstance(s, jaxrnn.Native | jaxrnn.Fused)],
+    ids=repr,
 )
-def test_scan_has_forward_mode(cell, step):
-    problem = random_problem(cell, np.float64)
+@pytest.mark.parametrize("name", ["simple_rnn", "gru", "lstm"])
+def test_forward_mode(name, solver):
+    """`jvp`, `jacfwd`, `hessian` are those of the plain scan, which JAX derives; and
+    what a gradient says.
+    """
+    cell, _ = CELLS[name]
+    problem, direction = (random_problem(cell, np.float64, seed) for seed in (0, 1))
+    found = forward_derivatives(cell, solver)(problem, direction)
+    assert_close(found, forward_derivatives(cell, jaxrnn.Scan())(problem, direction))
+    _, gradients = reference(cell, False, "holes", True)
+    along = jax.tree.map(lambda x, y: jnp.sum(x * y), gradients, direction)
+    np.testing.assert_allclose(found[0], sum(jax.tree.leaves(along)), rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [jaxrnn.HoistedScan(chunk=None)]
+    + [s for s in SOLVERS if isinstance(s, jaxrnn.Fused)],
+    ids=repr,
+)
+@pytest.mark.parametrize("name", [n for n in CELLS if n not in ("gru", "lstm")])
+def test_forward_mode_of_every_cell(name, solver):
+    """Without marks, `jvp` is what a gradient says."""
+    cell, _ = CELLS[name]
+    problem, direction = (random_problem(cell, np.float64, seed) for seed in (0, 1))
 
     def run(*problem):
-        return scalar(cell, jaxrnn.Scan(), False, *problem, MASKS["holes"], None)[0]
+        return scalar(cell, solver, False, *problem, None, None)[0]
 
-    ones = jax.tree.map(jnp.ones_like, problem)
-    _, forward = jax.jvp(run, problem, ones)
-    _, gradients = reference(cell, False, "holes", False)
-    backward = sum(jnp.sum(leaf) for leaf in jax.tree.leaves(gradients))
-    np.testing.assert_allclose(forward, backward, rtol=1e-10)
-
-
-def test_hoisted_scan_refuses_forward_mode():
-    """Its docstring sends the reader to Scan; JAX's own words are in the error."""
-    problem = random_problem(jaxrnn.simple_rnn, np.float64)
-
-    def run(*problem):
-        solver = jaxrnn.HoistedScan()
-        return scalar(jaxrnn.simple_rnn, solver, False, *problem, None, None)[0]
-
-    with pytest.raises(TypeError, match=r"can't apply forward-mode .* custom_vjp"):
-        jax.jvp(run, problem, problem)
+    _, along = jax.jit(lambda *given: jax.jvp(run, *given))(problem, direction)
+    _, gradients = reference(cell, False, "none", False)
+    want = jax.tree.map(lambda x, y: jnp.sum(x * y), gradients, direction)
+    np.testing.assert_allclose(along, sum(jax.tree.leaves(want)), rtol=1e-9)
 
 
 def test_backward_loop_of_hoisted_scan_has_one_matmul():

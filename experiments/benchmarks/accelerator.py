@@ -162,8 +162,11 @@ def run_part(
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     seconds = round(time.monotonic() - started, 1)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(status_line(name, status, seconds))
+    with path.open("a+b") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
+        if file.read() not in (b"", b"\n"):  # the part was ended amid a line
+            file.write(b"\n")
+        file.write(status_line(name, status, seconds).encode())
     print(f"{name}: {status}, {seconds} s", flush=True)
     if status != "ended":
         said = (out / f"{name}.log").read_text(encoding="utf-8", errors="replace")

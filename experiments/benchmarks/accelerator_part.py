@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
-from jaxrnn.files import json_line
+from jaxrnn.files import append_json_line
 
 Item = TypeVar("Item")
 
@@ -39,9 +39,9 @@ class Part:
     lock: Any = dataclasses.field(default_factory=threading.Lock)
 
     def write(self, **record: Any) -> None:
-        """Appends one record, and hands it to the system before it returns."""
-        with self.lock, self.path.open("a", encoding="utf-8") as file:
-            file.write(json_line({"part": self.name} | record))
+        """Appends one record, which is on the disk when this returns."""
+        with self.lock:
+            append_json_line(self.path, {"part": self.name} | record)
 
     def seconds_left(self) -> float:
         """Until the deadline; negative after it."""

@@ -14,6 +14,8 @@ from typing import Any
 from accelerator import PARTS
 from records import markdown_table, new_figure, save_figure
 
+from jaxrnn.files import replacing
+
 SHORT = {  # the columns of the terminal
     "Fused": "Fused",
     "Scan": "Scan",
@@ -311,7 +313,8 @@ def main() -> None:
     parser.add_argument("folder", type=pathlib.Path)
     folder = parser.parse_args().folder
     records = read(folder)
-    (folder / "table.md").write_text(markdown(records), encoding="utf-8")
+    with replacing(folder / "table.md") as unfinished:
+        unfinished.write_text(markdown(records), encoding="utf-8")
     text = report(records)
     try:
         draw(records, folder / "speed.png")

@@ -1,8 +1,10 @@
 """What do the cells compute with? Matmuls that sum in float32, and their gradients."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
 from jaxrnn.cells.base import AnyArray, Params
@@ -129,3 +131,40 @@ def is_divided(*arrays: AnyArray) -> bool:
         for mesh in meshes
         for size, kind in zip(mesh.axis_sizes, mesh.axis_types, strict=True)
     )
+
+
+def explicit_sharding(array: AnyArray, *more: None) -> NamedSharding | None:
+    """That of an array on a mesh with explicit axes, with more axes at its end.
+
+    What has a type there must be told to an operation that cannot infer it. None where
+    there is nothing to tell: on automatic axes, on one device, inside `jax.shard_map`.
+    """
+    sharding = jax.typeof(array).sharding
+    if AxisType.Explicit not in sharding.mesh.axis_types:
+        return None
+    return NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec, *more))
+
+
+def as_varying(arrays: Any, like: Any) -> Any:
+    """`arrays` as they are, but typed as what differs from device to device.
+
+    Inside of `jax.shard_map` a type says over which axes of the mesh an array varies,
+    and a loop must hand on what it was given: of one type. Outside nothing changes.
+
+    Args:
+      arrays: a pytree.
+      like: arrays that may vary; those returned vary over the axes of all of them.
+    """
+    axes = frozenset().union(*map(_varying, jax.tree.leaves(like)))
+    if not axes:
+        return arrays
+
+    def varying(array: Array) -> Array:
+        missing = tuple(axes - _varying(array))
+        return jax.lax.pcast(array, missing, to="varying") if missing else array
+
+    return jax.tree.map(varying, arrays)
+
+
+def _varying(array: AnyArray) -> frozenset[str]:
+    return jax.typeof(array).manual_axis_type.varying

@@ -6,13 +6,17 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Shaped
+from jaxtyping import Float, Float32, Shaped
+
+from jaxrnn.data.trees import leaves_of, tree_map
 
 
 class Dataset(NamedTuple):
     """Examples in memory; every array has one row per example.
 
-    NumPy arrays, or JAX arrays once they are on a device.
+    NumPy arrays, or JAX arrays once they are on a device. Inputs, targets, mask and
+    weights may each be tuples, lists or dicts of arrays: static features beside a
+    series, say, or the inputs of an encoder and those of a decoder.
 
     Nothing is checked here: `check_dataset` does it.
 
@@ -20,14 +24,21 @@ class Dataset(NamedTuple):
       inputs: ids `(examples, time)` or features `(examples, time, features)`.
       targets: what should come out.
       mask: which steps of `inputs` are valid (True); None means all.
-      sample_weight: how much each example counts; None means 1. (In `streams` it is
-        how much each step counts.)
+      sample_weight: how much each example counts, or each step `(examples, time)`; None
+        means 1.
+
+    Example:
+      >>> inputs = {"series": np.ones((3, 8, 2)), "static": np.ones((3, 4))}
+      >>> dataset = Dataset(inputs, np.zeros(3))
+      >>> batch = next(batches(dataset, 2))
+      >>> batch.inputs["series"].shape, batch.inputs["static"].shape
+      ((2, 8, 2), (2, 4))
     """
 
-    inputs: Shaped[Any, "examples ..."]
-    targets: Shaped[Any, "examples ..."]
-    mask: Bool[Any, "examples time"] | None = None
-    sample_weight: Float[Any, " examples"] | Float[Any, "examples time"] | None = None
+    inputs: Any
+    targets: Any
+    mask: Any = None
+    sample_weight: Any = None
 
 
 class Batch(NamedTuple):
@@ -37,17 +48,27 @@ class Batch(NamedTuple):
       inputs: rows of `Dataset.inputs`.
       targets: rows of `Dataset.targets`.
       mask: rows of `Dataset.mask`; None if the dataset has none.
-      sample_weight: weight of each row; 0 for a filler row, which must not count in a
-        loss or metric.
+      sample_weight: weight of each row, or of each of its steps; 0 for a filler row,
+        which must not count in a loss or metric.
       valid: 1 for a row of the dataset, whatever its weight, and 0 for a filler row;
         None means 1. Keras divides by their number (see `jaxrnn.class_weights`).
     """
 
-    inputs: Shaped[Any, "batch ..."]
-    targets: Shaped[Any, "batch ..."]
-    mask: Bool[Any, "batch time"] | None
-    sample_weight: Float32[Any, " batch"]
+    inputs: Any
+    targets: Any
+    mask: Any
+    sample_weight: Any
     valid: Float32[Any, " batch"] | None = None
+
+
+def num_examples(dataset: Dataset) -> int:
+    """The number of rows.
+
+    Example:
+      >>> num_examples(Dataset((np.ones((3, 2)), np.ones((3, 5))), np.ones(3)))
+      3
+    """
+    return leaves_of(dataset.inputs)[0][1].shape[0]
 
 
 def check_dataset(dataset: Dataset) -> None:
@@ -57,10 +78,12 @@ def check_dataset(dataset: Dataset) -> None:
       dataset: NumPy arrays, or any arrays with `shape` and `dtype`.
 
     Raises:
+      TypeError: a leaf that is no array.
       ValueError: if the dataset is empty, or an array has another number of
-        examples, or `mask` is not a bool array of `inputs.shape[:2]`, or
-        `sample_weight` is not one number per example, or integers of NumPy do not
-        fit into the 32 bits that JAX keeps of them.
+        examples, or `mask` is not of bools, or not of the shape `inputs.shape[:2]`
+        where `inputs` is one array, or `sample_weight` is not one number per example
+        or per step of inputs or targets, or integers of NumPy do not fit into the
+        32 bits that JAX keeps of them.
 
     Example:
       >>> check_dataset(Dataset(np.zeros((3, 2)), np.zeros(2)))
@@ -68,32 +91,57 @@ def check_dataset(dataset: Dataset) -> None:
       ValueError: targets must have one row per example of inputs (3), got shape (2,).
     """
     inputs, targets, mask, sample_weight = dataset
-    if len(inputs.shape) == 0 or inputs.shape[0] == 0:
+    of_inputs = leaves_of(inputs, "inputs")
+    for name, leaf in of_inputs + leaves_of(dataset._replace(inputs=None)):
+        if not hasattr(leaf, "shape") or not hasattr(leaf, "dtype"):
+            raise TypeError(
+                "a dataset holds arrays, in tuples, lists or dicts or alone, got "
+                f"{type(leaf).__name__} at {name.removeprefix('.')}; np.asarray makes "
+                "an array of numbers."
+            )
+    shapes = [leaf.shape for _, leaf in of_inputs]
+    if not shapes or () in shapes or shapes[0][0] == 0:
+        found = shapes[0] if len(shapes) == 1 else shapes
         raise ValueError(
-            "a dataset must hold at least one example, got inputs of shape "
-            f"{inputs.shape}."
+            f"a dataset must hold at least one example, got inputs of shape {found}."
         )
-    examples = inputs.shape[0]
-    if targets.shape[:1] != (examples,):
-        raise ValueError(
-            f"targets must have one row per example of inputs ({examples}), got "
-            f"shape {targets.shape}."
-        )
-    if mask is not None and (
-        len(inputs.shape) < 2 or mask.shape != inputs.shape[:2] or mask.dtype != bool
-    ):
+    examples = shapes[0][0]
+
+    def check_rows(name: str, leaf: Any) -> None:
+        if leaf.shape[:1] != (examples,):
+            raise ValueError(
+                f"{name} must have one row per example of inputs ({examples}), got "
+                f"shape {leaf.shape}."
+            )
+
+    of_targets = leaves_of(targets, "targets")
+    for name, leaf in of_inputs + of_targets:
+        check_rows(name, leaf)
+        check_integers(name, leaf)
+    if hasattr(inputs, "shape") and hasattr(mask, "shape"):
+        _check_mask(inputs, mask)
+    for name, leaf in leaves_of(mask, "mask"):
+        check_rows(name, leaf)
+        if leaf.dtype != bool:
+            raise ValueError(
+                f"{name} must be of bools, True = valid, got {leaf.dtype}."
+            )
+    steps = {leaf.shape[:2] for _, leaf in of_inputs + of_targets if leaf.ndim > 1}
+    for name, weight in leaves_of(sample_weight, "sample_weight"):
+        if weight.shape not in {(examples,), *steps}:
+            raise ValueError(
+                f"{name} must be one number per example ({examples},), or per step of "
+                f"inputs or targets {sorted(steps)}, got shape {weight.shape}."
+            )
+
+
+def _check_mask(inputs: Any, mask: Any) -> None:
+    if len(inputs.shape) < 2 or mask.shape != inputs.shape[:2] or mask.dtype != bool:
         raise ValueError(
             "mask must be a bool array of the (examples, time) shape of inputs "
             f"{inputs.shape[:2]}, got {mask.dtype} of shape {mask.shape}; "
             "padding_mask makes one."
         )
-    if sample_weight is not None and sample_weight.shape != (examples,):
-        raise ValueError(
-            f"sample_weight must be one number per example ({examples},), got shape "
-            f"{sample_weight.shape}."
-        )
-    check_integers("inputs", inputs)
-    check_integers("targets", targets)
 
 
 def check_integers(name: str, values: Any) -> None:
@@ -134,7 +182,7 @@ def check_batch(batch: Batch) -> None:
     """Raises where the arrays of a batch differ in their number of rows.
 
     Args:
-      batch: of arrays; what is None, or a pytree of arrays, is left to its reader.
+      batch: of arrays, or of tuples, lists and dicts of them.
 
     Raises:
       ValueError: arrays of different lengths, or of no rows.
@@ -145,8 +193,8 @@ def check_batch(batch: Batch) -> None:
       ValueError: the arrays of a batch must all have the same number of rows, 1 or \
 more, got shapes {'inputs': (2, 3), 'targets': (5,), 'sample_weight': (2,)}.
     """
-    arrays = batch._asdict().items()
-    shapes = {name: tuple(x.shape) for name, x in arrays if hasattr(x, "shape")}
+    arrays = leaves_of(batch)
+    shapes = {n[1:]: tuple(x.shape) for n, x in arrays if hasattr(x, "shape")}
     rows = {shape[:1] for shape in shapes.values()}
     if len(rows) > 1 or rows & {(), (0,)}:
         raise ValueError(
@@ -183,7 +231,7 @@ def split_last(dataset: Dataset, fraction: float) -> tuple[Dataset, Dataset]:
             f"fraction must lie between 0 and 1, both excluded, got {fraction}; "
             "for no validation set, do not split."
         )
-    examples = dataset.inputs.shape[0]
+    examples = num_examples(dataset)
     split_at = math.floor(examples * (1.0 - fraction))
     if split_at in (0, examples):
         raise ValueError(
@@ -255,7 +303,7 @@ def batches(
       [7, 5] [1.0, 0.0]
     """
     check_dataset(dataset)
-    examples = dataset.inputs.shape[0]
+    examples = num_examples(dataset)
     order = np.arange(examples) if rng is None else rng.permutation(examples)
     by_batch = zip(*cut_order(order, batch_size), strict=True)
     return (as_batch(_take(dataset, rows), valid) for rows, valid in by_batch)
@@ -304,11 +352,14 @@ def as_batch(rows: Dataset, valid: Float[Any, " batch"]) -> Batch:
       [5.0, 0.0]
     """
     inputs, targets, mask, weight = rows
-    if weight is None:
-        weight = valid
-    else:
-        xp = valid.__array_namespace__()
-        weight = xp.where(valid > 0, weight, 0).astype("float32")
+    xp = valid.__array_namespace__()
+
+    def of_rows(weight: Any) -> Any:
+        by_step = weight.ndim > valid.ndim
+        counts = valid[..., None] > 0 if by_step else valid > 0
+        return xp.where(counts, weight, 0).astype("float32")
+
+    weight = valid if weight is None else tree_map(of_rows, weight)
     return Batch(inputs, targets, mask, weight, valid)
 
 
@@ -365,10 +416,4 @@ def streams(sequence: Shaped[np.ndarray, "length ..."], batch_size: int) -> Data
 
 
 def _take(dataset: Dataset, rows: slice | np.ndarray) -> Dataset:
-    inputs, targets, mask, sample_weight = dataset
-    return Dataset(
-        inputs[rows],
-        targets[rows],
-        None if mask is None else mask[rows],
-        None if sample_weight is None else sample_weight[rows],
-    )
+    return tree_map(lambda x: x[rows], dataset)

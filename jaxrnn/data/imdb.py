@@ -8,7 +8,6 @@ training review has are dropped.
 
 import dataclasses
 import hashlib
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -30,9 +29,11 @@ from jaxrnn.data.words import (
     rank_words,
     split_rows,
 )
+from jaxrnn.files.refused import parse_json, refusing
 
 PADDING_ID, START_ID, OOV_ID = 0, 1, 2
 _RANK_TO_ID = 3
+_LARGEST_RANK = 2**31 - 1 - _RANK_TO_ID  # ids are int32
 _SPECIAL_WORDS = {START_ID: "<start>", OOV_ID: "<oov>"}
 
 
@@ -137,8 +138,8 @@ def load_imdb(
       ImportError: if tfds or a package it needs is missing.
       ConnectionError: if nothing is prepared in `data_dir` and there is no network.
       FileNotFoundError: if there is no file `word_index`.
-      ValueError: if an option is out of range, `word_index` is no such file, or
-        the directory is not prepared in array_record format.
+      ValueError: if an option is out of range, or the directory is not prepared in
+        array_record format; a `files.BadFile` if `word_index` is no such file.
 
     Example:
       >>> train, test, vocabulary = load_imdb(max_length=100)  # doctest: +SKIP
@@ -179,20 +180,15 @@ def load_imdb(
 
 
 def _read_word_index(content: bytes, path: str | os.PathLike[str]) -> dict[str, int]:
-    try:
-        ranks = json.loads(content)
-    except ValueError:
-        ranks = None
-    if not (
-        isinstance(ranks, dict)
-        and ranks
-        and all(isinstance(rank, int) and rank > 0 for rank in ranks.values())
-    ):
-        raise ValueError(
-            "word_index must name a JSON file of one object word -> rank (1, 2, ...), "
-            f"as Keras' imdb_word_index.json, got something else in {path}; None "
-            "ranks the words of the training texts."
-        )
+    rule = "be JSON of one object word -> rank (1, 2, ...), as imdb_word_index.json"
+    way_out = "word_index=None ranks the words of the training texts"
+    with refusing(path, rule, way_out):
+        ranks = parse_json(content)
+    if not isinstance(ranks, dict) or not ranks:
+        raise files.BadFile(path, rule, f"{type(ranks).__name__} {ranks!r}", way_out)
+    for word, rank in ranks.items():
+        if type(rank) is not int or not 0 < rank < _LARGEST_RANK:
+            raise files.BadFile(path, rule, f"{word!r} -> {rank!r}", way_out)
     return {word: rank + _RANK_TO_ID for word, rank in ranks.items()}
 
 

@@ -6,17 +6,26 @@ that decides its contents, so a file never has to be updated, and the folder may
 be deleted at any time.
 """
 
+import io
 import json
 import warnings
-import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Int, Int32
 
-from jaxrnn import files
+from jaxrnn.files import BadFile, replacing
+from jaxrnn.files.archives import opened_zip, read_member
+from jaxrnn.files.refused import parse_json, refusing
 
+_DTYPES = {
+    "words": "uint8",
+    "word_ids": "int32",
+    **{f"{split}_ids": "int32" for split in ("train", "test")},
+    **{f"{split}_lengths": "int64" for split in ("train", "test")},
+    **{f"{split}_labels": "float32" for split in ("train", "test")},
+}
 CACHE_VERSION = 1  # raise it when the encoding or the layout of the file changes
 
 
@@ -37,30 +46,49 @@ class EncodedReviews(NamedTuple):
 
 
 def load_encoded(path: Path) -> EncodedReviews | None:
-    """Reads a file of `save_encoded`; None if there is none, or it is damaged.
+    """Reads a file of `save_encoded`; None if there is none, or a bit of it is wrong.
 
     Args:
       path: the file.
     """
+    rule, way_out = "be a cache of load_imdb", "it is made anew"
     try:
-        with path.open("rb") as file:
-            arrays = np.load(file)
-            train, test = (
-                EncodedSplit(*(arrays[f"{name}_{key}"] for key in EncodedSplit._fields))
-                for name in ("train", "test")
-            )
-            words = json.loads(bytes(arrays["words"]))
-            word_ids = dict(zip(words, arrays["word_ids"].tolist(), strict=True))
-    except (
-        OSError,  # no file, or not readable
-        EOFError,  # an empty file
-        zipfile.BadZipFile,  # cut short, or a wrong checksum
-        ValueError,  # neither a zip file nor an array; words that are no JSON
-        KeyError,  # another zip file
-        IndexError,  # a single array
-    ):
+        with path.open("rb") as file, refusing(path, rule, way_out):
+            return _read(path, file)
+    except (OSError, BadFile):  # not there or not readable; damaged
         return None
+
+
+def _read(path: Path, file: io.BufferedIOBase) -> EncodedReviews:
+    with opened_zip(path, file) as archive:
+        # np.load would believe the shape in a header before it has seen the checksum
+        arrays = {
+            name: _array(read_member(path, archive, f"{name}.npy", most=0), dtype)
+            for name, dtype in _DTYPES.items()
+        }
+    splits = [
+        EncodedSplit._make(arrays[f"{name}_{key}"] for key in EncodedSplit._fields)
+        for name in ("train", "test")
+    ]
+    for ids, lengths, labels in splits:
+        whole = len(ids) == lengths.sum() and len(labels) == len(lengths)
+        if not whole or lengths.min(initial=1) < 1:
+            raise ValueError("every review must have its ids and its label")
+    words = parse_json(arrays["words"].tobytes())
+    word_ids = dict(zip(words, arrays["word_ids"].tolist(), strict=True))
+    train, test = splits
     return EncodedReviews(train, test, word_ids)
+
+
+def _array(content: bytes, dtype: str) -> np.ndarray:
+    """The one axis of a .npy file; nothing is allocated that the file does not hold."""
+    file = io.BytesIO(content)
+    np.lib.format.read_magic(file)
+    shape, _, found = np.lib.format.read_array_header_1_0(file)
+    data = memoryview(content)[file.tell() :]
+    if found != dtype or shape != (len(data) // found.itemsize,):
+        raise ValueError(f"an array must be a row of {dtype}, found {found} {shape}")
+    return np.frombuffer(bytearray(data), found)  # can be written to
 
 
 def save_encoded(path: Path, encoded: EncodedReviews) -> None:
@@ -81,7 +109,7 @@ def save_encoded(path: Path, encoded: EncodedReviews) -> None:
         for field, array in getattr(encoded, name)._asdict().items():
             arrays[f"{name}_{field}"] = array
     try:
-        with files.replacing(path) as unfinished:
+        with replacing(path) as unfinished:
             np.savez(unfinished, **arrays)
     except OSError as error:
         warnings.warn(

@@ -7,13 +7,17 @@ and the array says which of its steps are padding (`padding_mask`).
 import dataclasses
 import json
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int, Int32
 
+from jaxrnn import files
 from jaxrnn.data.words import check_texts, encode_words, rank_words, split_rows
+from jaxrnn.files.refused import parse_json, refusing
 
 _FILE_FORMAT = "jaxrnn.data.Tokenizer"
 _FILE_VERSION = 1
@@ -130,14 +134,15 @@ class Tokenizer:
         return split_rows(ids, lengths)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes a JSON file for `Tokenizer.load`.
+        """Writes a JSON file for `Tokenizer.load`, whole or not at all.
 
         Args:
-          path: the file; an existing one is replaced.
+          path: the file; an existing one is replaced. See `files.replacing`.
         """
         header = {"format": _FILE_FORMAT, "version": _FILE_VERSION}
         text = json.dumps(header | dataclasses.asdict(self))
-        Path(path).write_text(text, encoding="utf-8")
+        with files.replacing(path) as unfinished:
+            unfinished.write_text(text, encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Tokenizer":
@@ -147,22 +152,42 @@ class Tokenizer:
           path: the file.
 
         Raises:
-          ValueError: if the file is something else, or of another version.
+          files.BadFile: if the file is something else, or of another version.
         """
-        try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
+        way_out = "fit again and save"
+        rule = (
+            f"be written by Tokenizer.save (format {_FILE_FORMAT}, version "
+            f"{_FILE_VERSION})"
+        )
+        text = Path(path).read_bytes()
+        with refusing(path, rule, way_out):
+            content = parse_json(text)
             found = (content["format"], content["version"])
             settings = [content[key] for key in ("words", "num_words", "oov_token")]
-        except (ValueError, KeyError, TypeError):  # no JSON, no such key, no dict
-            found, settings = "something else", []
         if found != (_FILE_FORMAT, _FILE_VERSION):
-            raise ValueError(
-                "path must name a file written by Tokenizer.save (format "
-                f"{_FILE_FORMAT}, version {_FILE_VERSION}), got {found} in {path}; "
-                "fit again and save."
-            )
+            raise files.BadFile(path, rule, found, way_out)
+        _check_settings(path, *settings)
         words, num_words, oov_token = settings
-        return cls(tuple(words), num_words, oov_token)
+        with refusing(path, "hold settings of a Tokenizer", way_out):
+            return cls(tuple(words), num_words, oov_token)
+
+
+def _check_settings(
+    path: str | os.PathLike[str], words: Any, num_words: Any, oov_token: Any
+) -> None:
+    """Raises unless a file holds fields of a Tokenizer."""
+    way_out = "fit again and save"
+    if not (isinstance(words, list) and all(isinstance(word, str) for word in words)):
+        raise files.BadFile(path, "have a list of texts as words", words, way_out)
+    twice = [word for word, count in Counter(words).items() if count > 1]
+    if twice:
+        raise files.BadFile(path, "have every word once", twice, way_out)
+    if num_words is not None and type(num_words) is not int:
+        rule = "have an integer or null as num_words"
+        raise files.BadFile(path, rule, repr(num_words), way_out)
+    if oov_token is not None and not isinstance(oov_token, str):
+        rule = "have a text or null as oov_token"
+        raise files.BadFile(path, rule, repr(oov_token), way_out)
 
 
 def pad_sequences(

@@ -21,6 +21,7 @@ import numpy as np
 from jax import Array
 from jax.custom_batching import custom_vmap
 
+from jaxrnn.cells.ops import as_varying
 from jaxrnn.files import cache_folder, replacing
 from jaxrnn.fused.emit import Kernel
 from jaxrnn.fused.plan import SHARED_BYTES
@@ -80,7 +81,8 @@ def run(
         found = [x.reshape(size, inner, *x.shape[1:]) for x in found]
         return found, [True] * len(found)
 
-    found = of_models(*(arrays[name][None] for name in kernel.inputs))
+    operands = [arrays[name][None] for name in kernel.inputs]
+    found = as_varying(of_models(*operands), like=operands)
     return {output.name: x[0] for output, x in zip(kernel.outputs, found, strict=True)}
 
 

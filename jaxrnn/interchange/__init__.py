@@ -2,7 +2,9 @@
 
 Every function takes and returns plain parameters, nested dicts as `model.init` makes
 them. What comes in is NumPy arrays in the dtypes of the source. None of the libraries
-is imported; h5py and safetensors are, by the functions that read and write files.
+is imported; h5py and safetensors are, by the functions that read and write files. A
+file that a reader refuses is a `BadFile`, a ValueError with the path, the rule and what
+was found instead.
 """
 
 from jaxrnn.interchange.keras import from_keras, to_keras  # isort: skip
@@ -16,6 +18,7 @@ from jaxrnn.interchange.torch import from_torch, to_torch  # isort: skip
 from jaxrnn.interchange.flax import from_linen, to_linen, from_nnx, to_nnx  # isort: skip
 from jaxrnn.interchange.equinox import from_equinox, to_equinox  # isort: skip
 from jaxrnn.interchange.safetensors import save, load  # isort: skip
+from jaxrnn.files import BadFile  # isort: skip
 
 __all__ = [  # noqa: RUF022 (in reading order)
     "from_keras",
@@ -34,4 +37,5 @@ __all__ = [  # noqa: RUF022 (in reading order)
     "to_equinox",
     "save",
     "load",
+    "BadFile",
 ]

@@ -12,25 +12,37 @@ The layers stand there by class and number, whatever their names in the model ar
 """
 
 import collections
-import contextlib
 import io
 import json
+import math
 import pathlib
-import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
-import jax.numpy as jnp
 import numpy as np
 
 from jaxrnn.cells.base import Params
-from jaxrnn.files import Path, optional, replacing
+from jaxrnn.files import BadFile, Path, optional, replacing
+from jaxrnn.files.refused import refusing
+from jaxrnn.interchange.hdf5 import (
+    check_array,
+    datasets_below,
+    opened_tree,
+    read_array,
+    write_array,
+)
 from jaxrnn.interchange.keras import (
     keras_class,
     keras_shapes,
     layer_to_keras,
     unflatten_keras,
+)
+from jaxrnn.interchange.keras_archive import (
+    WEIGHTS,
+    read_archive,
+    weights_inside,
+    write_archive,
 )
 from jaxrnn.interchange.keras_config import keras_config
 from jaxrnn.interchange.structure import (
@@ -40,9 +52,11 @@ from jaxrnn.interchange.structure import (
     is_bidirectional,
     join,
     layers,
+    warn_not_finite,
 )
 
-_WEIGHTS = "model.weights.h5"  # inside of a .keras archive
+_Places = Mapping[str, tuple[str, tuple[int, ...]]]
+_WAY_OUT = "open it with Keras and save the model as .keras"
 _OLD_ROOT = "_layer_checkpoint_dependencies"  # where Keras 2.12 and 2.13 have "layers"
 
 
@@ -54,6 +68,10 @@ def load_keras(
     The model is a chain of Embedding, SimpleRNN, GRU, LSTM, Bidirectional and Dense
     layers, in a Sequential or a functional model; layers without weights, such as
     Dropout and Flatten, may stand between them. The optimizer's state is passed over.
+
+    A file that comes from elsewhere is safe to read: it is compared with `like` before
+    anything is allocated, nothing in it is executed, and nothing in it may lead to
+    another file. A warning names weights that are NaN or infinite.
 
     Args:
       path: a file `*.keras`, from `model.save`, or `*.weights.h5`, from
@@ -67,7 +85,10 @@ def load_keras(
       Parameters as `like` nests them: NumPy arrays in the dtypes of the file.
 
     Raises:
-      ValueError: another kind of file, missing or unexpected weights, another shape.
+      BadFile: (a ValueError) another kind of file, or a damaged one; missing or
+        unexpected weights, another shape, no floats; links, and arrays that are not
+        there, lie in other files, in chunks or compressed; a zip archive that unpacks
+        to far more than `like` can need.
       ImportError: without h5py, which `pip install jaxrnn[interchange]` brings.
 
     Example:
@@ -80,20 +101,15 @@ def load_keras(
       >>> bool((loaded["head"]["kernel"] == params["head"]["kernel"]).all())
       True
     """
-    groups = _groups(like, order)
-    want = {
-        f"{group}/vars/{i}": (join(layer_path, name), shape)
-        for group, (layer_path, layer) in groups.items()
-        for i, (name, shape) in enumerate(keras_shapes(layer).items())
-    }
-    with _open_weights(path) as file:
-        datasets = _datasets(file)
-        try:
-            check_names(datasets, want)
-        except ValueError as error:
-            raise ValueError(f"{path} holds another model: {error}") from error
-        found = {want[name][0]: _read(datasets[name]) for name in want}
-    return unflatten_keras(found, dict(want.values()), like, order)
+    want = _wanted(like, order)
+    with open(path, "rb") as file:
+        tree = weights_inside(path, file, most=_most_unpacked(want))
+        with opened_tree(path, tree) as opened:
+            datasets = _checked_datasets(path, opened, want, tree.seek(0, 2))
+            found = {want[name][0]: read_array(datasets[name]) for name in want}
+    params = unflatten_keras(found, dict(want.values()), like, order)
+    warn_not_finite(path, params)
+    return params
 
 
 def save_keras_weights(
@@ -157,12 +173,12 @@ def save_keras_model(
     _check_keras_name(path)
     config = json.dumps(keras_config(model, params, mask_zero=mask_zero))
     metadata = json.dumps({"keras_version": "3.15.1", "saved_by": "jaxrnn"})
-    _write_archive(
+    write_archive(
         path,
         {
             "metadata.json": metadata.encode(),
             "config.json": config.encode(),
-            _WEIGHTS: _weights_file(params, MODEL_ORDER),
+            WEIGHTS: _weights_file(params, MODEL_ORDER),
         },
     )
 
@@ -182,20 +198,39 @@ def replace_keras_weights(
       order: as for `load_keras`.
 
     Raises:
-      ValueError: as `load_keras`, which reads the same places.
+      BadFile: as `load_keras`, which reads the same places.
+      ValueError: another file name.
     """
     _check_keras_name(path)
-    load_keras(source, like=params, order=order)  # names and shapes are those of params
-    with zipfile.ZipFile(source) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
-    tree = io.BytesIO(members[_WEIGHTS])
-    with optional("h5py", "interchange").File(tree, "r+") as file:
-        datasets = _datasets(file)
-        for name, array in _weights(params, order).items():
-            full_name = datasets[name].name
-            del file[full_name]
-            _write(file, full_name, array)
-    _write_archive(path, {**members, _WEIGHTS: tree.getvalue()})
+    want = _wanted(params, order)
+    with open(source, "rb") as file:
+        members = read_archive(source, file, most=_most_unpacked(want))
+    tree = io.BytesIO(members[WEIGHTS])
+    arrays = _weights(params, order)
+    with opened_tree(source, tree, "r+") as opened:
+        datasets = _checked_datasets(source, opened, want, tree.seek(0, 2))
+        places = {name: datasets[name].name for name in arrays}
+        for name, array in arrays.items():
+            del opened[places[name]]
+            write_array(opened, places[name], array)
+    write_archive(path, {**members, WEIGHTS: tree.getvalue()})
+
+
+def _most_unpacked(want: _Places) -> int:
+    """What a compressed tree may take, in bytes, with the state of an optimizer.
+
+    Of every weight eight copies of eight bytes; of every array what HDF5 adds.
+    """
+    return sum(2**18 + 8 * 8 * math.prod(shape) for _, shape in want.values())
+
+
+def _wanted(params: Params, order: Sequence[str]) -> _Places:
+    """What a file must hold: `{place: (name of the parameter, shape)}`."""
+    return {
+        f"{group}/vars/{i}": (join(layer_path, name), shape)
+        for group, (layer_path, layer) in _groups(params, order).items()
+        for i, (name, shape) in enumerate(keras_shapes(layer).items())
+    }
 
 
 def _groups(params: Params, order: Sequence[str]) -> dict[str, tuple[str, Params]]:
@@ -228,68 +263,33 @@ def _weights_file(params: Params, order: Sequence[str]) -> bytes:
     tree = io.BytesIO()
     with optional("h5py", "interchange").File(tree, "w") as file:
         for name, array in _weights(params, order).items():
-            _write(file, name, array)
+            write_array(file, name, array)
     return tree.getvalue()
 
 
-def _datasets(file: Any) -> dict[str, Any]:
-    """The weights of the layers by path; no optimizer and no state of dropout."""
-    h5py = optional("h5py", "interchange")
-    root = next((name for name in ("layers", _OLD_ROOT) if name in file), None)
+def _checked_datasets(
+    path: Path,
+    tree: Any,
+    want: _Places,
+    length: int,
+) -> dict[str, Any]:
+    """The weights of the layers by place; no optimizer and no state of dropout."""
+    names = list(tree)
+    root = next((name for name in ("layers", _OLD_ROOT) if name in names), None)
     if root is None:
-        legacy = "layer_names" in file.attrs or "model_weights" in file
-        raise ValueError(
-            "a file of Keras 3 must hold a group layers, found "
-            f"{'the older .h5 format' if legacy else sorted(file)}; open it with Keras "
-            "and save the model as .keras."
-        )
-    found = {}
-
-    def visit(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset) and "seed_generator/" not in name:
-            found[f"layers/{name}"] = item
-
-    file[root].visititems(visit)  # follows no links to other files
-    return found
-
-
-def _read(dataset: Any) -> np.ndarray:
-    is_bfloat16 = dataset.attrs.get("dtype") == "bfloat16"  # two bytes to HDF5
-    return dataset[...].view(jnp.bfloat16) if is_bfloat16 else dataset[...]
-
-
-def _write(group: Any, name: str, array: np.ndarray) -> None:
-    dataset = group.create_dataset(name, data=array)
-    if array.dtype == jnp.bfloat16:
-        dataset.attrs["dtype"] = "bfloat16"
-
-
-@contextlib.contextmanager
-def _open_weights(path: Path) -> Iterator[Any]:
-    """The HDF5 tree of either kind of file."""
-    content = pathlib.Path(path).read_bytes()
-    if zipfile.is_zipfile(io.BytesIO(content)):
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            if _WEIGHTS not in archive.namelist():
-                raise ValueError(
-                    f"{path} must be a .keras file with {_WEIGHTS}, found a zip "
-                    f"archive with {archive.namelist()[:3]}; a file of PyTorch goes "
-                    "through torch.load and from_torch."
-                )
-            content = archive.read(_WEIGHTS)
-    if not content.startswith(b"\x89HDF"):
-        raise ValueError(
-            f"{path} must be a .keras or .weights.h5 file of Keras 3, found neither a "
-            "zip archive nor HDF5; save it again with model.save."
-        )
-    with optional("h5py", "interchange").File(io.BytesIO(content), "r") as tree:
-        yield tree
-
-
-def _write_archive(path: Path, members: Mapping[str, bytes]) -> None:
-    with replacing(path) as unfinished, zipfile.ZipFile(unfinished, "w") as archive:
-        for name, content in members.items():
-            archive.writestr(zipfile.ZipInfo(name), content)  # no date: same bytes
+        legacy = "layer_names" in tree.attrs or "model_weights" in names
+        found = "the older .h5 format" if legacy else names
+        raise BadFile(path, "hold a group layers, as Keras 3 makes", found, _WAY_OUT)
+    datasets = {
+        f"layers/{name}": dataset
+        for name, dataset in datasets_below(path, tree, root).items()
+        if "seed_generator/" not in name
+    }
+    with refusing(path, "hold the layers of `like`", "it is of another model"):
+        check_names(datasets, want)
+    for place, (name, shape) in want.items():
+        check_array(path, datasets[place], name, shape, length)
+    return datasets
 
 
 def _check_keras_name(path: Path) -> None:

@@ -1,15 +1,33 @@
 """How are parameters kept in a file of our own? As safetensors, names joined by "/"."""
 
+import io
+import struct
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from jaxrnn.cells.base import Params
-from jaxrnn.files import Path, optional, replacing
-from jaxrnn.interchange.structure import check_like, flatten, unflatten
+from jaxrnn.files import BadFile, Path, optional, replacing
+from jaxrnn.files.refused import parse_json, refusing
+from jaxrnn.interchange.structure import (
+    check_names,
+    check_shape,
+    flatten,
+    unflatten,
+    warn_not_finite,
+)
 
 _FORMAT = {"format": "jaxrnn", "version": "1"}
+_LONGEST_HEADER = 2**22  # bytes; of some 30,000 arrays
+_DTYPES = {  # the names of the format and of NumPy
+    "BOOL": "bool",
+    **{f"I{bits}": f"int{bits}" for bits in (8, 16, 32, 64)},
+    **{f"U{bits}": f"uint{bits}" for bits in (8, 16, 32, 64)},
+    **{f"F{bits}": f"float{bits}" for bits in (16, 32, 64)},
+    "BF16": "bfloat16",
+    "C64": "complex64",
+}
 
 
 def save(
@@ -28,7 +46,8 @@ def save(
         `safetensors.safe_open(path, "numpy").metadata()` does.
 
     Raises:
-      ValueError: names with "/", which joins them.
+      ValueError: names with "/", which joins them; names and metadata of 4 MiB.
+      TypeError: arrays that are not of numbers.
       ImportError: without safetensors, which `pip install jaxrnn[interchange]` brings.
 
     Example:
@@ -46,13 +65,30 @@ def save(
         name: np.asarray(leaf, order="C")
         for name, leaf in flatten(params).items()
     }
+    for name, leaf in leaves.items():
+        if leaf.dtype.name not in _DTYPES.values():
+            raise TypeError(
+                f"params must be arrays of {', '.join(_DTYPES.values())}, got "
+                f"{leaf.dtype} in {name}; convert it, or leave it out."
+            )
     with replacing(path) as unfinished:
         words = {**(metadata or {}), **_FORMAT}
         numpy_format.save_file(leaves, unfinished, metadata=words)
+        with unfinished.open("rb") as file:
+            length = _header_length(file)
+        if length > _LONGEST_HEADER:
+            raise ValueError(
+                f"names, shapes and metadata must take at most {_LONGEST_HEADER} "
+                f"bytes, got {length}; keep long metadata in another file."
+            )
 
 
 def load(path: Path, *, like: Params | None = None) -> dict[str, Any]:
     """Reads what `save` wrote.
+
+    A file that comes from elsewhere is safe to read: nothing is allocated that it does
+    not hold, and names and shapes are compared with `like` before. A warning names
+    arrays that hold NaN or infinite numbers.
 
     Args:
       path: the file.
@@ -63,28 +99,52 @@ def load(path: Path, *, like: Params | None = None) -> dict[str, Any]:
       enter JAX where they are first used (without x64, JAX makes float32 of float64).
 
     Raises:
-      ValueError: another kind of file, or parameters that are not those of `like`.
+      BadFile: (a ValueError) another kind of file, or a damaged one; two arrays of one
+        name; parameters that are not those of `like`.
       ImportError: without safetensors, which `pip install jaxrnn[interchange]` brings.
 
     Example: see `save`.
     """
     library = optional("safetensors", "interchange")
-    try:
-        with library.safe_open(path, framework="numpy") as file:
-            found = {k: (file.metadata() or {}).get(k) for k in _FORMAT}
-            leaves = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except library.SafetensorError as error:
-        raise ValueError(
-            f"{path} must be a safetensors file written by save, found another kind of "
-            f"file ({error}); files of Keras are for load_keras."
-        ) from error
-    if found != _FORMAT:
-        raise ValueError(
-            f"{path} must be of the format {_FORMAT}, found {found}; arrays that "
-            "others saved come through safetensors.numpy.load_file, and from_torch "
-            "where they are PyTorch's."
-        )
-    params = unflatten(leaves)
-    if like is not None:
-        check_like(params, like)
+    rule, way_out = "be a file written by save", "files of Keras are for load_keras"
+    with open(path, "rb") as file, refusing(path, rule, way_out):
+        length = _header_length(file)
+        if length > _LONGEST_HEADER:
+            raise ValueError(f"another kind of file, with a header of {length} bytes")
+        with library.safe_open(path, framework="numpy") as opened:  # its own checks
+            header = parse_json(file.read(length))
+            _check_header(path, header, like)
+            leaves = {name: opened.get_tensor(name) for name in header}
+        params = unflatten(leaves)
+        if flatten(params).keys() != leaves.keys():
+            raise ValueError(f"a name that begins another one, among {sorted(leaves)}")
+    warn_not_finite(path, params)
     return params
+
+
+def _header_length(file: io.BufferedIOBase) -> int:
+    (length,) = struct.unpack("<Q", file.read(8))
+    return length
+
+
+def _check_header(path: Path, header: dict[str, Any], like: Params | None) -> None:
+    """Raises unless all that it says of arrays is right; takes the metadata out."""
+    metadata = header.pop("__metadata__", {})
+    found = {name: metadata.get(name) for name in _FORMAT}
+    if found != _FORMAT:
+        way_out = (
+            "arrays that others saved come through safetensors.numpy.load_file, and "
+            "from_torch where they are PyTorch's"
+        )
+        raise BadFile(path, f"be of the format {_FORMAT}", found, way_out)
+    for name, array in header.items():
+        if array["dtype"] not in _DTYPES:
+            rule = f"hold arrays of {', '.join(_DTYPES.values())}"
+            found = f"{array['dtype']} in {name}"
+            raise BadFile(path, rule, found, "convert it with the tool that wrote it")
+    if like is not None:
+        with refusing(path, "hold the parameters of `like`", "it is of another model"):
+            want = {name: tuple(leaf.shape) for name, leaf in flatten(like).items()}
+            check_names(header, want)
+            for name, shape in want.items():
+                check_shape(name, tuple(header[name]["shape"]), shape)

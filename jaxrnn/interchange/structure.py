@@ -4,6 +4,7 @@ The names decide, never the order of a dict: a tree that went through `jax.tree`
 sorted by name, and "head" is not the second layer of any model.
 """
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrnn.cells.base import Params
+from jaxrnn.files import Path
 
 MODEL_ORDER = ("embed", "recurrent", "hidden", "head")  # of the models of jaxrnn
 
@@ -235,6 +237,22 @@ def check_shape(path: str, found: tuple[int, ...], want: tuple[int, ...]) -> Non
         raise ValueError(
             f"{path} must have shape {tuple(want)}, found {tuple(found)}; give both "
             "models the same sizes and settings."
+        )
+
+
+def warn_not_finite(path: Path, params: Params) -> None:
+    """Warns of numbers in a file that are NaN or infinite, and says where they are."""
+    bad = {}
+    for name, leaf in flatten(params).items():
+        if jnp.issubdtype(leaf.dtype, jnp.inexact):
+            count = leaf.size - np.count_nonzero(np.isfinite(leaf))
+            bad |= {name: count} if count else {}
+    if bad:
+        where = ", ".join(f"{count} in {name}" for name, count in bad.items())
+        warnings.warn(
+            f"{path} holds numbers that are NaN or infinite, {where}; was it saved "
+            "after training had diverged?",
+            stacklevel=3,
         )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxrnn.cells.base import check_dtype, check_size
-from jaxrnn.cells.ops import is_divided
+from jaxrnn.cells.ops import explicit_sharding, is_divided
 
 
 def uniform_embedding(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
@@ -31,7 +31,10 @@ def look_up(
     if not is_divided(ids, embedding):
         by_time = by_time.reshape(-1)  # else the gradient begins with a copy
     features = embedding.at[by_time].get(
-        mode="fill", fill_value=jnp.nan, wrap_negative_indices=False
+        mode="fill",
+        fill_value=jnp.nan,
+        wrap_negative_indices=False,
+        out_sharding=explicit_sharding(by_time, None),
     )
     features = features.reshape(shape)
     return jnp.moveaxis(features, 0, ids.ndim - 1) if ids.ndim > 1 else features

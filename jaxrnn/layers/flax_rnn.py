@@ -124,11 +124,11 @@ def call_as_flax(
                 f"seq_lengths must have the batch shape of inputs {batch_shape}, got "
                 f"{np.shape(seq_lengths)}."
             )
-        check_lengths(seq_lengths, len(inputs))
+        check_lengths(seq_lengths, inputs.shape[0])
         seq_lengths = jnp.asarray(seq_lengths)
     if initial_carry is None:
         initial_carry = loop.start(inputs.shape[1:])
-    if len(inputs) == 0:
+    if inputs.shape[0] == 0:
         seq_lengths = None  # nothing to flip, and the carry stays the initial one
     inputs = flip_valid(inputs) if options.reverse else inputs
     looped = loop.run(Steps(inputs), initial_carry)
@@ -167,7 +167,7 @@ def run_as_layer(
         outputs[-1] if steps.time else jnp.zeros_like(outputs, shape=outputs.shape[1:])
     )
     if mask is not None and steps.time:
-        time = len(mask)
+        time = mask.shape[0]
         steps_before = jnp.arange(time).reshape(-1, *([1] * (mask.ndim - 1)))
         index = jnp.where(mask, steps_before, -1).max(axis=0)
         last = _at(index, outputs, jnp.zeros_like(last))

@@ -17,9 +17,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <exception>
 #include <memory>
 #include <mutex>
 #include <new>
+#include <string>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -282,12 +284,13 @@ class FlushDenormals {
 
 // Runs work(0) ... work(count - 1), some of them on the pool. The caller works too and
 // waits only for what another thread has begun: so it never waits for a pool whose
-// threads wait for it.
+// threads wait for it. What is thrown on any thread is thrown here, when all is done.
 template <class Work>
 void in_parallel(ffi::ThreadPool pool, Index count, const Work& work) {
   struct Shared {
     std::atomic<Index> next{0};
     Index done = 0;
+    std::exception_ptr failure;  // the first one
     std::mutex mutex;
     std::condition_variable all_done;
   };
@@ -295,16 +298,26 @@ void in_parallel(ffi::ThreadPool pool, Index count, const Work& work) {
   auto run = [shared, count, &work] {
     FlushDenormals flush;
     for (Index i; (i = shared->next.fetch_add(1)) < count;) {
-      work(i);
+      std::exception_ptr failure;
+      try {
+        work(i);
+      } catch (...) {
+        failure = std::current_exception();
+      }
       std::lock_guard<std::mutex> lock(shared->mutex);
+      if (failure && !shared->failure) std::swap(failure, shared->failure);
       if (++shared->done == count) shared->all_done.notify_one();
     }
   };
   // One that starts after the end finds nothing left, and never touches `work`.
-  for (Index i = 1; i < count; ++i) pool.Schedule(decltype(run)(run));
+  try {
+    for (Index i = 1; i < count; ++i) pool.Schedule(decltype(run)(run));
+  } catch (const std::bad_alloc&) {  // so there are fewer of them
+  }
   run();
   std::unique_lock<std::mutex> lock(shared->mutex);
   shared->all_done.wait(lock, [&] { return shared->done == count; });
+  if (shared->failure) std::rethrow_exception(std::move(shared->failure));
 }
 
 // How the rows are shared out: `lanes` parts of one thread each, walked in blocks of
@@ -318,8 +331,8 @@ struct Split {
     const Index threads = static_cast<Index>(pool.num_threads());
     lanes = std::max<Index>(1, std::min({threads, by_work, by_rows}));
     rows = lanes == 1 ? batch : round_up((batch + lanes - 1) / lanes, kRows);
-    lanes = (batch + rows - 1) / rows;
-    block = std::max<Index>(2 * kRows, (1 << 17) / (width * bytes));
+    lanes = std::max<Index>(1, rows ? (batch + rows - 1) / rows : 0);
+    block = std::max<Index>(2 * kRows, (1 << 17) / std::max<Index>(1, width * bytes));
     block = std::min(rows, round_up(block, kRows));
   }
 
@@ -351,7 +364,7 @@ struct Forward : Problem<T> {
 
 template <class T>
 void copy(const T* from, Index size, T* to) {
-  std::memcpy(to, from, sizeof(T) * size);
+  if (size) std::memcpy(to, from, sizeof(T) * size);  // None is a null pointer
 }
 
 template <Kind kind, class T>
@@ -363,7 +376,7 @@ void forward_block(const Forward<T>& a, const Strips<T>& kernel,
   // multiplied by it at once.
   const Index in = a.in_features;
   const bool small = kernel.rows() * width * sizeof(T) <= kSmallBytes;
-  const Index chunk = small ? 1 : std::clamp<Index>(128 / rows, 1, a.time);
+  const Index chunk = small ? 1 : std::clamp<Index>(128 / rows, 1, std::max<Index>(1, a.time));
   Buffer<T> inputs(chunk > 1 ? chunk * rows * in : 0), of_inputs(chunk * rows * width);
   Buffer<T> of_hidden(kind == kGru ? rows * width : 0);
   Buffer<T> no_bias(gates), unsaved(saved_width);
@@ -510,7 +523,7 @@ void backward_block(const Backward<T>& a, const Strips<T>& kernel_transposed,
   const Index n = a.features, gates = gates_of(kind) * n, in = a.in_features;
   const Index saved_width = saved_of(kind) * n, width = sums.width;
   // The gradients of the kernels are taken from some steps at once, which lie here.
-  const Index chunk = std::clamp<Index>(256 / rows, 1, a.time);
+  const Index chunk = std::clamp<Index>(256 / rows, 1, std::max<Index>(1, a.time));
   Columns<T> inputs(chunk * rows, in), befores(chunk * rows, n);
   Buffer<T> deltas(chunk * rows * width);
   // What reached hidden @ recurrent_kernel: the same delta but in a GRU.
@@ -689,7 +702,8 @@ T* values(ffi::Result<ffi::AnyBuffer>& buffer) {
   return buffer->element_count() ? static_cast<T*>(buffer->untyped_data()) : nullptr;
 }
 
-// Calls run(kind, T) with both known at compile time.
+// Calls run(kind, T) with both known at compile time. Nothing is thrown into XLA, which
+// knows no exceptions.
 template <class Run>
 ffi::Error choose(int32_t kind, ffi::DataType dtype, const Run& run) {
   const auto of_kind = [&](auto zero) {
@@ -711,8 +725,16 @@ ffi::Error choose(int32_t kind, ffi::DataType dtype, const Run& run) {
     }
     return ffi::Error::Success();
   };
-  if (dtype == ffi::DataType::F32) return of_kind(0.0f);
-  if (dtype == ffi::DataType::F64) return of_kind(0.0);
+  try {
+    if (dtype == ffi::DataType::F32) return of_kind(0.0f);
+    if (dtype == ffi::DataType::F64) return of_kind(0.0);
+  } catch (const std::bad_alloc&) {
+    return ffi::Error(ffi::ErrorCode::kResourceExhausted,
+                      "jaxrnn.Native: no memory for what lies beside its results");
+  } catch (const std::exception& error) {
+    return ffi::Error(ffi::ErrorCode::kInternal,
+                      std::string("jaxrnn.Native: ") + error.what());
+  }
   return ffi::Error(ffi::ErrorCode::kInvalidArgument, "float32 or float64 only");
 }
 

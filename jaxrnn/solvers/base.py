@@ -1,14 +1,14 @@
 """What is a solver, and what do a mask and a reset mean to it?"""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Bool
 
 from jaxrnn.cells.base import AnyArray, Carry, Cell, Params
+from jaxrnn.cells.ops import as_varying
 
 
 class Steps(NamedTuple):
@@ -47,7 +47,8 @@ class Steps(NamedTuple):
         """
         ends = None
         if self.resets is not None:
-            ends = jnp.roll(self.resets, -1, axis=0).at[-1:].set(False)
+            none = jnp.zeros_like(self.resets[:1])
+            ends = jnp.concatenate([self.resets[1:], none])
         return flip(self._replace(resets=ends))
 
 
@@ -114,39 +115,5 @@ def start_of(cell: Cell, params: Params, carry: Carry, steps: Steps) -> Carry | 
     if steps.resets is None:
         return None
     start = cell.initial_carry(params, steps.batch_shape)
-    return jax.tree.map(lambda x, like: x.astype(like.dtype), start, carry)
-
-
-def known(cotangent: Any) -> Any:
-    """None for a cotangent that JAX knows to be zero."""
-    return None if isinstance(cotangent, SymbolicZero) else cotangent
-
-
-def or_zeros(like: Array, cotangent: Array | None) -> Array:
-    """Zeros where `known` left None."""
-    return jnp.zeros_like(like) if cotangent is None else cotangent
-
-
-def with_derivative_of(
-    reference: Callable[..., Any], fast: Callable[..., Any]
-) -> Callable[..., Any]:
-    """`fast`, a call that JAX cannot differentiate, with the derivative of `reference`.
-
-    Args:
-      reference: computes the same, in JAX.
-      fast: runs wherever no derivative is asked for.
-    """
-
-    @jax.custom_vjp
-    def function(*arguments: Any) -> Any:
-        return fast(*arguments)
-
-    def forward(*arguments: Any) -> Any:
-        return function(*arguments), arguments
-
-    def backward(arguments: Any, cotangents: Any) -> Any:
-        _, pullback = jax.vjp(reference, *arguments)
-        return pullback(cotangents)
-
-    function.defvjp(forward, backward)
-    return function
+    start = jax.tree.map(lambda x, like: x.astype(like.dtype), start, carry)
+    return as_varying(start, like=carry)

@@ -20,7 +20,7 @@ class Checkpointed:
     it takes about a third longer. (Outputs that are asked for are kept all the same.)
 
     Attributes:
-      solver: runs each chunk; forward mode works where it works there.
+      solver: runs each chunk.
       chunk: about as many steps are a chunk; None = sqrt(time).
 
     Raises:

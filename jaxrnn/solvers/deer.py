@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -41,17 +41,18 @@ class Deer:
     once more, which brings the carries back to where the cell can get.
 
     The answer is never wrong: it ends where every step is what the cell makes of the
-    step before, to 16 eps of the dtype, and where Newton's method does not get there in
+    step before, to 16 eps of the dtype (times 1 + the size of a number and of what it
+    feels of the carry before), and where Newton's method does not get there in
     `iterations`, steps are taken one by one from the first wrong one on. In chaos more
     cannot be said: there no two solvers, and no two machines, agree on the last carry.
 
     Derivatives do not go through the iterations. They are those of the solution: one
     affine scan in forward mode, one from the last step to the first in reverse mode, at
-    every order, under `vmap` too; no loop over time. (A gradient through a `lax.scan`
-    around it, as of `Checkpointed`, cannot be differentiated again: JAX raises.) In
-    bfloat16 it iterates, and hands carries from step to step, in float32. A cell with
-    `Cell.linear` is solved by `ParallelScan`, and a number of steps that `jax.export`
-    leaves open by `Scan`.
+    every order, under `vmap` too; no loop over time. (Before JAX 0.12 a gradient
+    through a `lax.scan` around it, as of `Checkpointed`, cannot be differentiated again
+    and raises.) In bfloat16 it iterates, and hands carries from step to step, in
+    float32. A cell with `Cell.linear` is solved by `ParallelScan`, and a number of
+    steps that `jax.export` leaves open by `Scan`.
 
     Where it wins: a small cell, long sequences, few rows, and a GPU or TPU that `Scan`
     leaves idle. An iteration costs 10 to 40 times what all steps cost, and about
@@ -144,8 +145,8 @@ def _widened(x: Array) -> Array:
 def _solved(cell: Cell, solver: Deer, packing: Packing, problem: Problem) -> Array:
     """All carries, packed: (time, *batch, n)."""
     problem = jax.tree.map(_without_derivative, problem)
-    carries, new, iterations = _newton(cell, solver, packing, problem)
-    since = first_wrong(new, carries)
+    carries, wrong, iterations = _newton(cell, solver, packing, problem)
+    since = first_wrong(wrong)
     if solver.report is not None:
         jax.debug.callback(solver.report, iterations, since)
     return repaired(cell, packing, problem, carries, since)
@@ -155,7 +156,8 @@ def _solved(cell: Cell, solver: Deer, packing: Packing, problem: Problem) -> Arr
 def _without_derivative(x: Array) -> Array:
     """Keeps derivatives out of the iterations, where they would be nearly right.
 
-    JAX forgets the rule of `_solved` where a `lax.scan` around is differentiated twice.
+    JAX before 0.12 forgets the rule of `_solved` where a `lax.scan` around it is
+    differentiated twice.
     """
     return x
 
@@ -190,36 +192,58 @@ def _(cell: Cell, solver: Deer, packing: Packing, primals: Any, tangents: Any) -
     return carries, affine_scan(slopes, moved)
 
 
+class _Guess(NamedTuple):
+    """A trajectory, and what is known of it.
+
+    Attributes:
+      carries: (time, *batch, n).
+      new: what steps make of them.
+      slopes: the Jacobians of the steps there.
+      wrong: which steps are not what they should be.
+      iterations: that led there.
+    """
+
+    carries: Array
+    new: Array
+    slopes: Array
+    wrong: Array
+    iterations: Array
+
+
 def _newton(
     cell: Cell, solver: Deer, packing: Packing, problem: Problem
 ) -> tuple[Array, Array, Array]:
-    """A trajectory, what steps make of it, and the number of iterations."""
+    """A trajectory, which of its steps are wrong, and the number of iterations."""
     steps = functools.partial(next_carries, cell, packing, problem)
-    slopes = functools.partial(next_carries_jacobians, cell, packing, problem)
     time = jax.tree.leaves(problem.projected)[0].shape[0]
     most = min(solver.iterations, time)  # Newton's method takes no more than that
 
-    def body(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        carries, new, count = state
-        missing = affine_scan(slopes(carries), new - carries)
+    def judged(carries: Array, new: Array, iterations: Array) -> _Guess:
+        slopes = next_carries_jacobians(cell, packing, problem, carries)
+        wrong = is_wrong(problem, carries, new, slopes)
+        return _Guess(carries, new, slopes, wrong, iterations)
+
+    def body(guess: _Guess) -> _Guess:
+        missing = affine_scan(guess.slopes, guess.new - guess.carries)
         known = jnp.isfinite(missing).all(-1, keepdims=True)
 
         def moved(limit: Array | float) -> tuple[Array, Array]:
             by = jnp.clip(missing, -limit, limit)
-            moved = steps(jnp.where(known, carries + by, new))
-            return moved, steps(moved)
+            carries = steps(jnp.where(known, guess.carries + by, guess.new))
+            return carries, steps(carries)
 
         if solver.clip is None:
-            return *moved(jnp.inf), count + 1
-        limits = jnp.asarray([jnp.inf, solver.clip], carries.dtype)
-        return *_better(*jax.vmap(moved)(limits)), count + 1
+            return judged(*moved(jnp.inf), guess.iterations + 1)
+        limits = jnp.asarray([jnp.inf, solver.clip], missing.dtype)
+        return judged(*_better(*jax.vmap(moved)(limits)), guess.iterations + 1)
 
-    def go_on(state: tuple[Array, Array, Array]) -> Array:
-        carries, new, count = state
-        return is_wrong(new, carries).any() & (count < most)
+    def go_on(guess: _Guess) -> Array:
+        return guess.wrong.any() & (guess.iterations < most)
 
     first = jnp.broadcast_to(problem.first, (time, *problem.first.shape))
-    return jax.lax.while_loop(go_on, body, (first, steps(first), jnp.asarray(0)))
+    begin = judged(first, steps(first), jnp.asarray(0))
+    found = jax.lax.while_loop(go_on, body, begin)
+    return found.carries, found.wrong, found.iterations
 
 
 def _better(tries: Array, new: Array) -> tuple[Array, Array]:

@@ -27,8 +27,9 @@ def default_solver(
     """The solver that `solver=None` stands for.
 
     It depends on the machine: on its platform, and on whether its native loops have
-    been compiled. Every solver gives the same numbers but for rounding; where a run
-    must be repeated to the bit, write down what this function says.
+    been compiled. Every solver gives the same numbers but for rounding, and allows the
+    same: every derivative, and `jax.export`. Where a run must be repeated to the bit,
+    write down what this function says.
 
     On a CPU it is `Native` wherever that has a loop for the cell and the dtype, its
     loops have been compiled (`python -m jaxrnn.native`), JAXRNN_NATIVE is not 0 and

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,14 +22,8 @@ from jaxrnn.fused.emit import (
     traced_forward,
 )
 from jaxrnn.solvers.adjoints import adjoint_of
-from jaxrnn.solvers.base import (
-    Solver,
-    Steps,
-    known,
-    or_zeros,
-    start_of,
-    with_derivative_of,
-)
+from jaxrnn.solvers.base import Solver, Steps, start_of
+from jaxrnn.solvers.derivatives import or_zeros, with_backward, with_derivative_of
 from jaxrnn.solvers.hoisted import (
     HoistedScan,
     backward_weights,
@@ -37,6 +31,8 @@ from jaxrnn.solvers.hoisted import (
     floating,
     reference_of,
 )
+from jaxrnn.solvers.primitives import here_or_there
+from jaxrnn.solvers.scan import Scan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,10 +51,10 @@ class Fused:
 
     Mask, resets, initial carry, float32, bfloat16 and float64, and the gradient of the
     gradient (by `HoistedScan`) work; under `vmap` models run side by side in one
-    launch. Forward mode does not, as in `HoistedScan`. An array that is sharded over
-    devices is gathered on each of them, unless `jax.shard_map` is around, with
-    `check_vma=False`. `jax.export` refuses programs with such calls: export with
-    another solver.
+    launch. So does forward mode (a scan does it). An array that is sharded over devices
+    is gathered on each of them, unless the mesh has explicit axes or `jax.shard_map` is
+    around. A program that `jax.export` makes holds none of these kernels: it runs
+    `HoistedScan`, wherever it is taken.
 
     In bfloat16 arrays are rounded, and all arithmetic of a step is float32, even after
     a cast to bfloat16. Inside the loop float32 is never TF32;
@@ -95,12 +91,13 @@ class Fused:
     def __call__(
         self, cell: Cell, params: Params, carry: Carry, steps: Steps
     ) -> tuple[Carry, Carry]:
-        if steps.time == 0 or math.prod(steps.batch_shape) == 0:
+        size = steps.time * math.prod(steps.batch_shape)
+        if not isinstance(size, int) or size == 0:  # no int is left open by an export
             return HoistedScan(chunk=None)(cell, params, carry, steps)
         reason = refusal(self, cell, params, carry, steps)
         if reason is None:
             start = start_of(cell, params, carry, steps)
-            return _run(cell, self, params, start, carry, steps)
+            return _run((cell, self), params, start, carry, steps)
         if self.otherwise is not None:
             return self.otherwise(cell, params, carry, steps)
         raise ValueError(
@@ -128,126 +125,137 @@ def refusal(
 # Primals are (params, start, carry, steps), as in `cotangent_run`.
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _run(cell: Cell, solver: Fused, *primals: Any) -> tuple[Carry, Carry]:
-    return _forward_loop(cell, solver, primals, save=False)[0]
+Static = tuple[Cell, Fused]
 
 
-class _Kept(NamedTuple):
-    primals: Any
-    carries: Carry
-    residuals: Any
+def _value(static: Static, *primals: Any) -> tuple[Carry, Carry]:
+    return _with_derivative(_forward_loop, _forward_reference, (*static, False))(
+        *primals
+    )[0]
 
 
-def _forward(cell: Cell, solver: Fused, *given: Any) -> tuple[Any, _Kept]:
-    primals = jax.tree.map(lambda primal: primal.value, given)
-    ran, residuals = _forward_loop(cell, solver, primals, save=True)
-    return ran, _Kept(primals, ran[1], residuals)
+def _forward(static: Static, *primals: Any) -> tuple[Any, Any]:
+    run = _with_derivative(_forward_loop, _forward_reference, (*static, True))
+    ran, residuals = run(*primals)
+    return ran, (ran[1], residuals)
 
 
-def _backward(cell: Cell, solver: Fused, kept: _Kept, cotangents: Any) -> Any:
-    return _backward_loop(cell, solver, kept, jax.tree.map(known, cotangents))
+def _backward(
+    static: Static, primals: Any, kept: Any, cotangents: Any, varies: Any
+) -> Any:
+    del varies  # the compiler drops what nobody asks for
+    run = _with_derivative(_backward_loop, _backward_reference, static)
+    return run(primals, *kept, cotangents)
 
 
-_run.defvjp(_forward, _backward, symbolic_zeros=True)
+def _scanned(
+    static: Static, params: Params, start: Carry | None, carry: Carry, steps: Steps
+) -> tuple[Carry, Carry]:
+    return Scan().run_from(start, static[0], params, carry, steps)
 
 
-def _forward_loop(cell: Cell, solver: Fused, primals: Any, *, save: bool) -> Any:
+_run = with_backward(_value, forward=_forward, backward=_backward, reference=_scanned)
+
+
+def _with_derivative(
+    loop: Callable[..., Any], reference: Callable[..., Any], static: Any
+) -> Callable[..., Any]:
+    """`loop` on this GPU; `reference` elsewhere, in exported programs, and where the
+    loop itself is differentiated.
+    """
+    here = functools.partial(
+        here_or_there, loop, reference, static, platform=launch.PLATFORM
+    )
+    return with_derivative_of(functools.partial(reference, static), here)
+
+
+def _forward_loop(static: tuple[Cell, Fused, bool], *primals: Any) -> Any:
     """(The last carry, all carries), and the leaves of the residuals."""
+    cell, solver, save = static
+    params, start, carry, steps = primals
+    projected = cell.project(params, steps.inputs)
+    problem = _problem(cell, solver, params, carry, steps)
+    kernel = forward_kernel(problem, save=save)
+    rows = math.prod(steps.batch_shape)
+    arrays = _arrays(problem, params, start, carry, steps)
+    xs = _named("x", projected, steps.time, rows)
+    found = launch.run(kernel, arrays | xs, time=steps.time, rows=rows)
 
-    def loop(*primals: Any) -> Any:
-        params, start, carry, steps = primals
-        projected = cell.project(params, steps.inputs)
-        problem = _problem(cell, solver, params, carry, steps)
-        kernel = forward_kernel(problem, save=save)
-        rows = math.prod(steps.batch_shape)
-        arrays = _arrays(problem, params, start, carry, steps)
-        xs = _named("x", projected, steps.time, rows)
-        found = launch.run(kernel, arrays | xs, time=steps.time, rows=rows)
-
-        number = len(problem.carry.leaves)
-        carries = [_whole(found[f"carry{i}"], steps) for i in range(number)]
-        carries = jax.tree.unflatten(problem.carry.structure, carries)
-        residuals = None
-        if save:
-            of = jax.tree.leaves(projected)
-            aliases = traced_forward(problem)[2]
-            residuals = [
-                _whole(found[f"residual{i}"], steps) if alias is None else of[alias]
-                for i, alias in enumerate(aliases)
-            ]
-        return (jax.tree.map(lambda x: x[-1], carries), carries), residuals
-
-    def reference(*primals: Any) -> Any:
-        _, residuals = jax.eval_shape(loop, *primals)
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), residuals)
-        return reference_of(cell)(*primals), zeros
-
-    return with_derivative_of(reference, _on_gpu(loop, reference))(*primals)
+    number = len(problem.carry.leaves)
+    carries = [_whole(found[f"carry{i}"], steps) for i in range(number)]
+    carries = jax.tree.unflatten(problem.carry.structure, carries)
+    residuals = None
+    if save:
+        of = jax.tree.leaves(projected)
+        aliases = traced_forward(problem)[2]
+        residuals = [
+            _whole(found[f"residual{i}"], steps) if alias is None else of[alias]
+            for i, alias in enumerate(aliases)
+        ]
+    return (jax.tree.map(lambda x: x[-1], carries), carries), residuals
 
 
-def _backward_loop(cell: Cell, solver: Fused, kept: _Kept, cotangents: Any) -> Any:
+def _forward_reference(static: tuple[Cell, Fused, bool], *primals: Any) -> Any:
+    loop = functools.partial(_forward_loop, static)
+    _, residuals = jax.eval_shape(loop, *primals)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), residuals)
+    return reference_of(static[0])(*primals), zeros
+
+
+def _backward_loop(
+    static: Static, primals: Any, carries: Carry, residuals: Any, cotangents: Any
+) -> Any:
     """The cotangents of the primals."""
+    cell, solver = static
+    params, start, carry, steps = primals
+    last, direct = cotangents
+    last = jax.tree.map(or_zeros, carry, last)
+    problem = _problem(cell, solver, params, carry, steps)
+    leaves = jax.tree.leaves(direct, is_leaf=lambda x: x is None)
+    kernel = backward_kernel(problem, tuple(x is not None for x in leaves))
+    rows = math.prod(steps.batch_shape)
+    arrays = _arrays(problem, params, start, carry, steps)
+    arrays |= _named("carry", carries, steps.time, rows)
+    arrays |= _named("residual", residuals, steps.time, rows)
+    arrays |= _named("direct", leaves, steps.time, rows)
+    arrays |= _named("last", last, rows)
+    found = launch.run(kernel, arrays, time=steps.time, rows=rows)
 
-    def loop(kept: _Kept, cotangents: Any) -> Any:
-        (params, start, carry, steps), carries, residuals = kept
-        last, direct = cotangents
-        last = jax.tree.map(or_zeros, carry, last)
-        problem = _problem(cell, solver, params, carry, steps)
-        leaves = jax.tree.leaves(direct, is_leaf=lambda x: x is None)
-        kernel = backward_kernel(problem, tuple(x is not None for x in leaves))
-        rows = math.prod(steps.batch_shape)
-        arrays = _arrays(problem, params, start, carry, steps)
-        arrays |= _named("carry", carries, steps.time, rows)
-        arrays |= _named("residual", residuals, steps.time, rows)
-        arrays |= _named("direct", leaves, steps.time, rows)
-        arrays |= _named("last", last, rows)
-        found = launch.run(kernel, arrays, time=steps.time, rows=rows)
+    def of_carry(name: str) -> Carry:
+        leaves, structure = jax.tree.flatten(carry)
+        of = [found[f"{name}{i}"].reshape(x.shape) for i, x in enumerate(leaves)]
+        return jax.tree.unflatten(structure, of)
 
-        def of_carry(name: str) -> Carry:
-            leaves, structure = jax.tree.flatten(carry)
-            of = [found[f"{name}{i}"].reshape(x.shape) for i, x in enumerate(leaves)]
-            return jax.tree.unflatten(structure, of)
-
-        structure = traced_backward(problem)[1].structure
-        number = structure.num_leaves
-        delta = [_whole(found[f"delta{i}"], steps) for i in range(number)]
-        befores = befores_of(start, carry, steps, carries)
-        structure_of_residuals = traced_forward(problem)[1].structure
-        gradients, of_inputs = backward_weights(
-            cell,
-            params,
-            steps.inputs,
-            befores,
-            jax.tree.unflatten(structure_of_residuals, residuals),
-            jax.tree.unflatten(structure, delta),
-        )
-        return (
-            gradients,
-            None if start is None else of_carry("of_start"),
-            of_carry("of_first"),
-            Steps(of_inputs),
-        )
-
-    def reference(kept: _Kept, cotangents: Any) -> Any:
-        ran, pullback = jax.vjp(reference_of(cell), *kept.primals)
-        of_ran = jax.tree.map(or_zeros, ran, cotangents)
-        params, start, carry, steps = pullback(of_ran)
-        inputs = kept.primals[3].inputs
-        return params, start, carry, Steps(jax.tree.map(floating, inputs, steps.inputs))
-
-    loop = _on_gpu(loop, reference)
-    return with_derivative_of(reference, loop)(kept, cotangents)
+    structure = traced_backward(problem)[1].structure
+    number = structure.num_leaves
+    delta = [_whole(found[f"delta{i}"], steps) for i in range(number)]
+    befores = befores_of(start, carry, steps, carries)
+    structure_of_residuals = traced_forward(problem)[1].structure
+    gradients, of_inputs = backward_weights(
+        cell,
+        params,
+        steps.inputs,
+        befores,
+        jax.tree.unflatten(structure_of_residuals, residuals),
+        jax.tree.unflatten(structure, delta),
+    )
+    return (
+        gradients,
+        None if start is None else of_carry("of_start"),
+        of_carry("of_first"),
+        Steps(of_inputs),
+    )
 
 
-def _on_gpu(loop: Callable[..., Any], reference: Callable[..., Any]) -> Any:
-    """`reference` where the program is compiled for another device after all."""
-
-    def function(*arguments: Any) -> Any:
-        platforms = {launch.PLATFORM: loop}
-        return jax.lax.platform_dependent(*arguments, **platforms, default=reference)
-
-    return function
+def _backward_reference(
+    static: Static, primals: Any, carries: Carry, residuals: Any, cotangents: Any
+) -> Any:
+    del carries, residuals  # they follow from the primals
+    ran, pullback = jax.vjp(reference_of(static[0]), *primals)
+    of_ran = jax.tree.map(or_zeros, ran, cotangents)
+    params, start, carry, steps = pullback(of_ran)
+    inputs = primals[3].inputs
+    return params, start, carry, Steps(jax.tree.map(floating, inputs, steps.inputs))
 
 
 # Arrays by the names that kernels have for them, with one axis of rows.

@@ -13,8 +13,9 @@ from jax import Array
 from jaxrnn.cells.base import Carry, Cell, ElementwiseAdjoint, Params
 from jaxrnn.cells.ops import is_divided
 from jaxrnn.solvers.adjoints import adjoint_of
-from jaxrnn.solvers.base import Steps, hold, known, or_zeros, restart, start_of
+from jaxrnn.solvers.base import Steps, hold, restart, start_of
 from jaxrnn.solvers.chunks import check_chunk, chunk_size, cut, joined
+from jaxrnn.solvers.derivatives import or_zeros, with_backward
 from jaxrnn.solvers.scan import Scan, choose_projection
 from jaxrnn.solvers.tuned import tuned
 
@@ -34,9 +35,8 @@ class HoistedScan:
     JAX's own derivative of `step` under the same scheme, which keeps no more than
     carries and projected inputs and computes each step a second time.
 
-    Reverse mode, also of the gradient itself, `jit` and `vmap` work. Forward mode does
-    not: `jax.jvp`, `jax.jacfwd` and `jax.hessian` raise JAX's TypeError about a
-    custom_vjp function; pass `solver=Scan()` there.
+    Both modes work, also of the gradient itself, `jit` and `vmap`. Forward mode
+    (`jax.jvp`, `jax.jacfwd`, `jax.hessian`) is JAX's own derivative of `Scan`.
 
     Attributes:
       unroll: loop iterations per compiled iteration.
@@ -46,7 +46,7 @@ class HoistedScan:
       chunk: the gradient of the parameters is taken from about so many steps at once,
         so that what the backward loop stores is small beside the carries; None takes
         all steps at once, which is as fast or faster and takes up to four times the
-        memory.
+        memory. So does a number of steps that `jax.export` leaves open.
 
     Raises:
       ValueError: a chunk below 1.
@@ -73,27 +73,27 @@ class HoistedScan:
     ) -> tuple[Carry, Carry]:
         unmarked = steps.mask is None and steps.resets is None
         elementwise = isinstance(cell.adjoint, ElementwiseAdjoint)
-        if self.chunk is None and elementwise and unmarked and steps.time:
-            return delta_run(cell, self, params, carry, steps.inputs)
+        some = (
+            isinstance(steps.time, int) and steps.time > 0
+        )  # no open size of an export
+        if self.chunk is None and elementwise and unmarked and some:
+            return delta_run((cell, self), params, carry, steps.inputs)
         start = start_of(cell, params, carry, steps)
-        return cotangent_run(cell, self, params, start, carry, steps)
+        return cotangent_run((cell, self), params, start, carry, steps)
 
 
 # The loop for any cell, mask and resets: it carries the cotangent of the carry.
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def cotangent_run(
-    cell: Cell,
-    solver: HoistedScan,
-    params: Params,
-    start: Carry | None,
-    carry: Carry,
-    steps: Steps,
+Static = tuple[Cell, HoistedScan]
+
+
+def _run(
+    static: Static, params: Params, start: Carry | None, carry: Carry, steps: Steps
 ) -> tuple[Carry, Carry]:
-    """`HoistedScan` on arrays alone; `start` is what a reset restarts from."""
-    del start  # Scan makes its own; this one is there to have a gradient
-    return Scan(solver.unroll, bool(solver.project_first))(cell, params, carry, steps)
+    cell, solver = static
+    scan = Scan(solver.unroll, bool(solver.project_first))
+    return scan.run_from(start, cell, params, carry, steps)
 
 
 class _Kept(NamedTuple):
@@ -105,8 +105,10 @@ class _Kept(NamedTuple):
     direct: Carry | None  # the cotangent of the carries
 
 
-def _forward(cell: Cell, solver: HoistedScan, *primals: Any) -> Any:
-    params, start, first, steps = _values(primals)
+def _forward(
+    static: Static, params: Params, start: Carry | None, first: Carry, steps: Steps
+) -> Any:
+    cell, solver = static
     adjoint = adjoint_of(cell)
     project, inputs = _projection(cell, solver, params, first, steps)
 
@@ -118,21 +120,25 @@ def _forward(cell: Cell, solver: HoistedScan, *primals: Any) -> Any:
 
     xs = steps._replace(inputs=inputs)
     last, (carries, residuals) = jax.lax.scan(body, first, xs, unroll=solver.unroll)
-    kept = _Kept(steps, carries, residuals, None)
-    return (last, carries), (params, start, first, kept)
+    return (last, carries), (carries, residuals)
 
 
-def _backward(cell: Cell, solver: HoistedScan, residuals: Any, cotangents: Any) -> Any:
+def _backward(
+    static: Static, primals: Any, kept: Any, cotangents: Any, varies: Any
+) -> Any:
     """Chunk by chunk from the last to the first; the gradients add up."""
-    params, start, first, kept = residuals
-    last, direct = jax.tree.map(known, cotangents)
-    kept = kept._replace(direct=direct)
+    del varies  # the compiler drops what nobody asks for
+    cell, solver = static
+    params, start, first, steps = primals
+    last, direct = cotangents
+    carries, residuals = kept
+    kept = _Kept(steps, carries, residuals, direct)
     of_carry = jax.tree.map(or_zeros, first, last)
     of_start = jax.tree.map(jnp.zeros_like, start)
     backward = functools.partial(_backward_chunk, cell, solver.unroll, params, start)
 
     time = kept.steps.time
-    if solver.chunk is None or time <= solver.chunk:
+    if solver.chunk is None or not isinstance(time, int) or time <= solver.chunk:
         (of_carry, of_start), gradients, of_inputs = backward(
             (of_carry, of_start), first, kept
         )
@@ -211,12 +217,15 @@ def _backward_chunk(
     return cotangents, gradients, of_inputs
 
 
-cotangent_run.defvjp(_forward, _backward, symbolic_zeros=True)
+# `HoistedScan` on arrays alone; `start` is what a reset restarts from.
+cotangent_run = with_backward(
+    _run, forward=_forward, backward=_backward, reference=_run
+)
 
 
 def reference_of(cell: Cell) -> Callable[..., tuple[Carry, Carry]]:
     """What loops in other languages compute, in JAX: `cotangent_run` in one chunk."""
-    return functools.partial(cotangent_run, cell, HoistedScan(chunk=None))
+    return functools.partial(cotangent_run, (cell, HoistedScan(chunk=None)))
 
 
 # The loop for an `ElementwiseAdjoint` without marks: it carries delta. An iteration is
@@ -228,17 +237,14 @@ def reference_of(cell: Cell) -> Callable[..., tuple[Carry, Carry]]:
 # carry before each step: nothing is shifted, so nothing is copied.
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def delta_run(
-    cell: Cell, solver: HoistedScan, params: Params, first: Array, inputs: Array
+def _delta_run(
+    static: Static, params: Params, first: Array, inputs: Array
 ) -> tuple[Carry, Carry]:
-    """`HoistedScan` on all steps, of a cell with an `ElementwiseAdjoint`, unmarked."""
-    scan = Scan(solver.unroll, bool(solver.project_first))
-    return scan(cell, params, first, Steps(inputs))
+    return _run(static, params, None, first, Steps(inputs))
 
 
-def _delta_forward(cell: Cell, solver: HoistedScan, *primals: Any) -> Any:
-    params, first, inputs = _values(primals)
+def _delta_forward(static: Static, params: Params, first: Array, inputs: Array) -> Any:
+    cell, solver = static
     project, xs = _projection(cell, solver, params, first, Steps(inputs))
     in_loop = _shape_in_loop(params, first, inputs)
 
@@ -249,9 +255,9 @@ def _delta_forward(cell: Cell, solver: HoistedScan, *primals: Any) -> Any:
 
     last, befores = jax.lax.scan(body, first.reshape(in_loop), xs, unroll=solver.unroll)
     carries = jnp.concatenate([befores[1:], last[None]])
-    carries = carries.reshape(len(befores), *first.shape)
+    carries = carries.reshape(befores.shape[0], *first.shape)
     last = last.reshape(first.shape)
-    return (last, carries), (params, inputs, befores, last)
+    return (last, carries), (befores, last)
 
 
 def _shape_in_loop(params: Params, hidden: Array, inputs: Array) -> tuple[int, ...]:
@@ -261,12 +267,15 @@ def _shape_in_loop(params: Params, hidden: Array, inputs: Array) -> tuple[int, .
 
 
 def _delta_backward(
-    cell: Cell, solver: HoistedScan, residuals: Any, cotangents: Any
+    static: Static, primals: Any, kept: Any, cotangents: Any, varies: Any
 ) -> Any:
-    params, inputs, befores, last = residuals
+    del varies  # the compiler drops what nobody asks for
+    cell, solver = static
+    params, _, inputs = primals
+    befores, last = kept
     assert isinstance(cell.adjoint, ElementwiseAdjoint)
     derivative, pullback, *_ = cell.adjoint
-    cotangent, direct = map(known, cotangents)
+    cotangent, direct = cotangents
     cotangent = or_zeros(last, cotangent)
     if direct is not None:
         cotangent = cotangent + direct[-1]
@@ -287,20 +296,19 @@ def _delta_backward(
         body, delta, (befores, direct), reverse=True, unroll=solver.unroll
     )
     of_first = passed(deltas[0]).reshape(last.shape)
-    shape = (len(befores), *last.shape)
+    shape = (befores.shape[0], *last.shape)
     befores, deltas = (x.reshape(shape) for x in (befores, deltas))
     gradients, of_inputs = backward_weights(cell, params, inputs, befores, None, deltas)
     return gradients, of_first, of_inputs
 
 
-delta_run.defvjp(_delta_forward, _delta_backward, symbolic_zeros=True)
+# `HoistedScan` on all steps, of a cell with an `ElementwiseAdjoint`, unmarked.
+delta_run = with_backward(
+    _delta_run, forward=_delta_forward, backward=_delta_backward, reference=_delta_run
+)
 
 
 # What both loops share.
-
-
-def _values(primals: Any) -> Any:
-    return jax.tree.map(lambda primal: primal.value, primals)
 
 
 def _projection(

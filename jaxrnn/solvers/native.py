@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,15 +14,12 @@ from jax import Array
 
 from jaxrnn import native
 from jaxrnn.cells.base import Carry, Cell, Params
-from jaxrnn.cells.ops import affine_project
-from jaxrnn.solvers.base import (
-    Steps,
-    known,
-    or_zeros,
-    start_of,
-    with_derivative_of,
-)
+from jaxrnn.cells.ops import affine_project, as_varying
+from jaxrnn.solvers.base import Steps, start_of
+from jaxrnn.solvers.derivatives import or_zeros, with_backward, with_derivative_of
 from jaxrnn.solvers.hoisted import HoistedScan, reference_of
+from jaxrnn.solvers.primitives import here_or_there
+from jaxrnn.solvers.scan import Scan
 
 KINDS = ("simple_rnn_tanh", "simple_rnn_relu", "gru", "lstm")  # as `Kind` in native.cc
 
@@ -42,12 +39,13 @@ class Native:
     instead. `HoistedScan` also runs, without a warning, what the loops do not know:
     other cells and activations, other dtypes, other platforms.
 
-    The gradient of the gradient works (`HoistedScan` computes it); forward mode does
-    not, as there. `vmap` runs one element after the other. An array that is sharded
-    over devices is gathered on each of them. The carries of all steps are written, also
-    where only the last one is asked for; `Checkpointed(Native())` keeps fewer for the
-    gradient. `jax.export` refuses programs with calls into other libraries: export with
-    another solver.
+    The gradient of the gradient works (`HoistedScan` computes it), and forward mode (a
+    scan does). A program that `jax.export` makes holds none of these loops: it runs
+    `HoistedScan`, wherever it is taken. `vmap` runs one element after the other. An
+    array that is sharded over devices is gathered on each of them, unless the mesh has
+    explicit axes or `jax.shard_map` is around. The carries of all steps are written,
+    also where only the last one is asked for; `Checkpointed(Native())` keeps fewer for
+    the gradient.
 
     Example:
       >>> params = init_params(gru, jax.random.key(0), 2, 3)
@@ -62,7 +60,9 @@ class Native:
     ) -> tuple[Carry, Carry]:
         arrays = (*params.values(), *jax.tree.leaves((carry, steps.inputs)))
         dtypes = {array.dtype for array in arrays}
-        if not knows(cell, *dtypes) or steps.inputs.size == 0 or not _loaded():
+        size = steps.inputs.size
+        some = isinstance(size, int) and size > 0  # no int is left open by an export
+        if not some or not knows(cell, *dtypes) or not _loaded():
             return HoistedScan(chunk=None)(cell, params, carry, steps)
         return _run(cell, params, start_of(cell, params, carry, steps), carry, steps)
 
@@ -92,132 +92,136 @@ def _loaded() -> bool:
 # Primals are (params, start, carry, steps), as in `cotangent_run`.
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _run(cell: Cell, *primals: Any) -> tuple[Carry, Carry]:
-    ran, _ = _forward_loop(cell, primals, save=False)
-    return ran
+def _value(cell: Cell, *primals: Any) -> tuple[Carry, Carry]:
+    return _forward_loop(cell, primals, save=False)[0]
 
 
-class _Residuals(NamedTuple):
-    primals: Any
-    carries: Carry
-    saved: Array  # the gates, where the cell has some
-    inputs_vary: "_Static"
-
-
-@jax.tree_util.register_static
-@dataclasses.dataclass(frozen=True)
-class _Static:
-    """What is known while the program is traced, on its way to the backward pass."""
-
-    value: bool
-
-
-def _run_forward(cell: Cell, *given: Any) -> tuple[tuple[Carry, Carry], _Residuals]:
-    inputs_vary = any(leaf.perturbed for leaf in jax.tree.leaves(given[3].inputs))
-    primals = jax.tree.map(lambda primal: primal.value, given)
+def _forward(cell: Cell, *primals: Any) -> tuple[Any, tuple[Carry, Array]]:
     ran, saved = _forward_loop(cell, primals, save=True)
-    return ran, _Residuals(primals, ran[1], saved, _Static(inputs_vary))
+    return ran, (ran[1], saved)
 
 
-def _run_backward(cell: Cell, residuals: _Residuals, cotangents: Any) -> Any:
-    primals, carries, saved, inputs_vary = residuals
-    cotangents = jax.tree.map(known, cotangents)
-    return _backward_loop(
-        cell, primals, carries, saved, cotangents, of_inputs=inputs_vary.value
+def _backward(cell: Cell, primals: Any, kept: Any, cotangents: Any, varies: Any) -> Any:
+    """The cotangents of the primals; of the inputs only where they are asked for."""
+    static = (cell, any(jax.tree.leaves(varies[3].inputs)))
+    found = with_derivative_of(
+        functools.partial(_backward_reference, static),
+        _here(_backward_loop, _backward_reference, static),
     )
+    return found(primals, *kept, cotangents)
 
 
-_run.defvjp(_run_forward, _run_backward, symbolic_zeros=True)
+def _scanned(
+    cell: Cell, params: Params, start: Carry | None, carry: Carry, steps: Steps
+) -> tuple[Carry, Carry]:
+    return Scan().run_from(start, cell, params, carry, steps)
 
 
-# The two loops.
+_run = with_backward(_value, forward=_forward, backward=_backward, reference=_scanned)
+
+
+# The two loops, and what an exported program has in their place.
+
+
+def _here(loop: Callable[..., Any], reference: Callable[..., Any], static: Any) -> Any:
+    return functools.partial(here_or_there, loop, reference, static, platform="cpu")
 
 
 def _forward_loop(
     cell: Cell, primals: Any, *, save: bool
 ) -> tuple[tuple[Carry, Carry], Array]:
     """(The last carry, all carries), and what the backward loop wants to find again."""
+    static = (cell, save)
+    run = with_derivative_of(
+        functools.partial(_forward_reference, static),
+        _here(_forward_call, _forward_reference, static),
+    )
+    return run(*primals)
 
-    def loop(*primals: Any) -> tuple[tuple[Carry, Carry], Array]:
-        params, _, carry, steps = primals
-        features, width = params["recurrent_kernel"].shape
-        of_steps = (steps.time, math.prod(steps.batch_shape), features)
-        gates = (*of_steps[:2], 4 * features)
-        hidden, memory, saved = _call(
-            "jaxrnn_forward",
-            cell,
-            Problem.of(*primals),
-            [
-                of_steps,
-                of_steps if _has_memory(carry) else NOTHING,
-                gates if save and width > features else NOTHING,
-            ],
-        )
-        shape = (steps.time, *steps.batch_shape, features)
-        carries = _like(carry, hidden, memory, shape)
-        return (jax.tree.map(lambda x: x[-1], carries), carries), saved
 
-    def reference(*primals: Any) -> tuple[tuple[Carry, Carry], Array]:
-        _, saved = jax.eval_shape(loop, *primals)
-        return reference_of(cell)(*primals), jnp.zeros(saved.shape, saved.dtype)
+def _forward_call(
+    static: tuple[Cell, bool], *primals: Any
+) -> tuple[tuple[Carry, Carry], Array]:
+    cell, save = static
+    params, _, carry, steps = primals
+    features, width = params["recurrent_kernel"].shape
+    of_steps = (steps.time, math.prod(steps.batch_shape), features)
+    hidden, memory, saved = _call(
+        "jaxrnn_forward",
+        cell,
+        Problem.of(*primals),
+        [
+            of_steps,
+            of_steps if _has_memory(carry) else NOTHING,
+            (*of_steps[:2], 4 * features) if save and width > features else NOTHING,
+        ],
+    )
+    shape = (steps.time, *steps.batch_shape, features)
+    carries = _like(carry, hidden, memory, shape)
+    return (jax.tree.map(lambda x: x[-1], carries), carries), saved
 
-    return with_derivative_of(reference, loop)(*primals)
+
+def _forward_reference(
+    static: tuple[Cell, bool], *primals: Any
+) -> tuple[tuple[Carry, Carry], Array]:
+    _, saved = jax.eval_shape(functools.partial(_forward_call, static), *primals)
+    return reference_of(static[0])(*primals), jnp.zeros(saved.shape, saved.dtype)
 
 
 def _backward_loop(
-    cell: Cell,
+    static: tuple[Cell, bool],
     primals: Any,
     carries: Carry,
     saved: Array,
     cotangents: Any,
-    *,
-    of_inputs: bool,
 ) -> Any:
-    """The cotangents of the primals; of the inputs only where they are asked for."""
+    cell, of_inputs = static
+    params, start, carry, steps = primals
+    last, direct = cotangents
+    last = jax.tree.map(or_zeros, carry, last)
+    features = params["recurrent_kernel"].shape[0]
+    rows = math.prod(steps.batch_shape)
+    row, of_steps = (rows, features), (steps.time, rows, features)
+    pair = [row, row if _has_memory(carry) else NOTHING]
+    inputs, *weights, hidden, memory, start_hidden, start_memory = _call(
+        "jaxrnn_backward",
+        cell,
+        [
+            *Problem.of(*primals),
+            *_pair(carries, of_steps),
+            saved,
+            *_pair(direct, of_steps),
+            *_pair(last, row),
+        ],
+        [
+            (*of_steps[:2], steps.inputs.shape[-1]) if of_inputs else NOTHING,
+            *(params[name].shape if name in params else NOTHING for name in PARAMS),
+            *pair,
+            *([NOTHING, NOTHING] if start is None else pair),
+        ],
+    )
+    gradients = dict(zip(PARAMS, weights, strict=True))
+    shape = (*steps.batch_shape, features)
+    return (
+        {name: gradients[name] for name in params},
+        None if start is None else _like(start, start_hidden, start_memory, shape),
+        _like(carry, hidden, memory, shape),
+        Steps(inputs.reshape(steps.inputs.shape) if of_inputs else None),
+    )
 
-    def loop(primals: Any, carries: Carry, saved: Array, cotangents: Any) -> Any:
-        params, start, carry, steps = primals
-        last, direct = cotangents
-        last = jax.tree.map(or_zeros, carry, last)
-        features = params["recurrent_kernel"].shape[0]
-        rows = math.prod(steps.batch_shape)
-        row, of_steps = (rows, features), (steps.time, rows, features)
-        pair = [row, row if _has_memory(carry) else NOTHING]
-        inputs, *weights, hidden, memory, start_hidden, start_memory = _call(
-            "jaxrnn_backward",
-            cell,
-            [
-                *Problem.of(*primals),
-                *_pair(carries, of_steps),
-                saved,
-                *_pair(direct, of_steps),
-                *_pair(last, row),
-            ],
-            [
-                (*of_steps[:2], steps.inputs.shape[-1]) if of_inputs else NOTHING,
-                *(params[name].shape if name in params else NOTHING for name in PARAMS),
-                *pair,
-                *([NOTHING, NOTHING] if start is None else pair),
-            ],
-        )
-        gradients = dict(zip(PARAMS, weights, strict=True))
-        shape = (*steps.batch_shape, features)
-        return (
-            {name: gradients[name] for name in params},
-            None if start is None else _like(start, start_hidden, start_memory, shape),
-            _like(carry, hidden, memory, shape),
-            Steps(inputs.reshape(steps.inputs.shape) if of_inputs else None),
-        )
 
-    def reference(primals: Any, carries: Carry, saved: Array, cotangents: Any) -> Any:
-        del carries, saved  # they follow from the primals
-        ran, pullback = jax.vjp(reference_of(cell), *primals)
-        params, start, carry, steps = pullback(jax.tree.map(or_zeros, ran, cotangents))
-        return params, start, carry, Steps(steps.inputs if of_inputs else None)
-
-    loop = with_derivative_of(reference, loop)
-    return loop(primals, carries, saved, cotangents)
+def _backward_reference(
+    static: tuple[Cell, bool],
+    primals: Any,
+    carries: Carry,
+    saved: Array,
+    cotangents: Any,
+) -> Any:
+    del carries, saved  # they follow from the primals
+    cell, of_inputs = static
+    ran, pullback = jax.vjp(reference_of(cell), *primals)
+    params, start, carry, steps = pullback(jax.tree.map(or_zeros, ran, cotangents))
+    return params, start, carry, Steps(steps.inputs if of_inputs else None)
 
 
 # The call itself: (time, rows, features) for any batch axes, no elements for None.
@@ -285,7 +289,8 @@ def _call(
         vmap_method="sequential",
     )
     given = [jnp.zeros(NOTHING, dtype) if x is None else x for x in operands]
-    return list(call(*given, kind=np.int32(KINDS.index(cell.adjoint.native))))
+    made = call(*given, kind=np.int32(KINDS.index(cell.adjoint.native)))
+    return as_varying(list(made), like=given)
 
 
 def _has_memory(carry: Carry) -> bool:

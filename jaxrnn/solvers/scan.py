@@ -14,11 +14,8 @@ from jaxrnn.solvers.base import Steps, hold, restart, start_of
 class Scan:
     """Steps through time with `jax.lax.scan` and leaves every derivative to JAX.
 
-    It works for every cell and every transformation, forward mode (`jax.jvp`,
-    `jax.jacfwd`, `jax.hessian`) included, and is the oracle of the other solvers. One
-    case is beyond JAX itself: on a mesh with explicit axes, JAX 0.11 cannot
-    differentiate a loop that multiplies a sharded batch with a kernel from outside.
-    Take `project_first=True` or `HoistedScan` there.
+    It works for every cell and every transformation, is the oracle of the other
+    solvers, and computes their forward mode (`jax.jvp`, `jax.jacfwd`, `jax.hessian`).
 
     Attributes:
       unroll: loop iterations per compiled iteration.
@@ -40,6 +37,17 @@ class Scan:
         self, cell: Cell, params: Params, carry: Carry, steps: Steps
     ) -> tuple[Carry, Carry]:
         start = start_of(cell, params, carry, steps)
+        return self.run_from(start, cell, params, carry, steps)
+
+    def run_from(
+        self,
+        start: Carry | None,
+        cell: Cell,
+        params: Params,
+        carry: Carry,
+        steps: Steps,
+    ) -> tuple[Carry, Carry]:
+        """The same, for a `start` that is given: what a reset restarts from."""
         project, inputs = choose_projection(
             cell, params, steps.inputs, first=self.project_first
         )

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxrnn.cells.base import AnyArray, Cell, Params
-from jaxrnn.solvers.affine import shifted
+from jaxrnn.solvers.affine import shifted, times
 from jaxrnn.solvers.base import hold, restart
 from jaxrnn.solvers.jacobians import Packing, packed_step, step_jacobians
 
@@ -74,16 +74,25 @@ def off(new: Array, carries: Array) -> Array:
     return jnp.where(jnp.isnan(distance), jnp.inf, distance)
 
 
-def is_wrong(new: Array, carries: Array) -> Array:
-    """Which steps are not what the cell makes of the step before: (time, *batch)."""
-    return ~(off(new, carries) <= TOLERANCE * jnp.finfo(carries.dtype).eps)
+def is_wrong(problem: Problem, carries: Array, new: Array, slopes: Array) -> Array:
+    """Which steps are not what the cell makes of the step before: (time, *batch).
+
+    A number may differ by `TOLERANCE` roundings of itself and of the carry before, as
+    far as it feels them, and by no more than so many of the largest one beside it: so
+    a large number hides no small one that does not depend on it.
+    """
+    befores = befores_of(problem, carries)
+    felt = 1 + jnp.abs(carries) + times(jnp.abs(slopes), jnp.abs(befores))
+    largest = 1 + jnp.abs(carries).max(-1, keepdims=True)
+    allowed = TOLERANCE * jnp.finfo(carries.dtype).eps * jnp.minimum(felt, largest)
+    right = jnp.isfinite(felt) & (jnp.abs(new - carries) <= allowed)  # NaN is wrong
+    return ~right.all(-1)
 
 
-def first_wrong(new: Array, carries: Array) -> Array:
+def first_wrong(wrong: Array) -> Array:
     """The first step that is wrong in any row; the number of steps if none is."""
-    wrong = is_wrong(new, carries)
     wrong = wrong.any(axis=tuple(range(1, wrong.ndim)))
-    return jnp.where(wrong.any(), jnp.argmax(wrong), len(carries))
+    return jnp.where(wrong.any(), jnp.argmax(wrong), len(wrong))
 
 
 def repaired(

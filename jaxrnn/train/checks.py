@@ -1,38 +1,69 @@
 """What is checked on the host, where a compiled function sees shapes alone?"""
 
 import functools
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 from jaxtyping import PyTree
 
 from jaxrnn.data.batches import check_integers
+from jaxrnn.train.devices import check_sharding, everywhere
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
+def everything_everywhere(
+    sharding: NamedSharding, arrays: Mapping[str, PyTree], over: Any
+) -> dict[str, PyTree]:
+    """The arrays among the arguments of a function, the same on every device."""
+    del over
+    return {name: everywhere(sharding, array) for name, array in arrays.items()}
+
+
 def checked_first(
     check: Callable[..., None],
+    place: Callable[..., Mapping[str, PyTree]] = everything_everywhere,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Runs `check` on the arguments of every call of a function that is jitted.
+
+    With a `sharding` among them, the arrays are then put onto its mesh.
 
     What is jitted can be compiled ahead of time as ever: `lower` and `trace` are those
     of the function inside, and they check nothing.
 
     Args:
       check: takes what the function takes.
+      place: `(sharding, {name: arrays}, over) -> {name: arrays on the mesh}`.
     """
 
     def decorate(jitted: Callable[P, R]) -> Callable[P, R]:
+        signature = inspect.signature(jitted)
+        by_position = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        of_arrays = {
+            name
+            for name, parameter in signature.parameters.items()
+            if parameter.kind == by_position or name == "noise_key"
+        }
+
         @functools.wraps(jitted)
         def function(*args: P.args, **kwargs: P.kwargs) -> R:
             check(*args, **kwargs)
-            return jitted(*args, **kwargs)
+            sharding: Any = kwargs.get("sharding")
+            if sharding is None:
+                return jitted(*args, **kwargs)
+            given = signature.bind(*args, **kwargs).arguments
+            check_sharding(sharding)
+            arrays = {name: given[name] for name in of_arrays & given.keys()}
+            placed: Any = {**given, **place(sharding, arrays, given.get("over"))}
+            by_name: Any = jitted
+            return by_name(**placed)
 
         for name in ("lower", "trace", "eval_shape", "clear_cache", "_cache_size"):
             setattr(function, name, getattr(jitted, name))

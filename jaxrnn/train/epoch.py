@@ -1,35 +1,42 @@
 """What is an epoch? A compiled loop over all examples, in any order, on the device."""
 
-import functools
 from typing import Any
 
 import jax
 import numpy as np
 import optax
+from jax.sharding import NamedSharding
 from jaxtyping import Array, Int, Key
 
 from jaxrnn import metrics
-from jaxrnn.data.batches import Dataset, as_batch, check_dataset, cut_order
+from jaxrnn.data.batches import (
+    Dataset,
+    as_batch,
+    check_dataset,
+    cut_order,
+    num_examples,
+)
 from jaxrnn.metrics import Mean
 from jaxrnn.train.checks import check_order, checked_first
+from jaxrnn.train.devices import check_sharding, divided, take
 from jaxrnn.train.over import Over
+from jaxrnn.train.programs import program
 from jaxrnn.train.state import TrainState
 from jaxrnn.train.update import LossFn, update
 
+OWNERS, STATIC = ("loss_fn", "optimizer"), ("batch_size", "over", "sharding")
 
-def _check(state: TrainState, dataset: Dataset, order: Any, **options: object) -> None:
+
+def _check(state: TrainState, dataset: Dataset, order: Any, **options: Any) -> None:
     """Shapes, and what a compiled program cannot see: values."""
-    del state, options
+    del state
+    check_sharding(options.get("sharding"), options["batch_size"])
     check_dataset(dataset)
-    check_order(order, dataset.inputs.shape[0])
+    check_order(order, num_examples(dataset))
 
 
 @checked_first(_check)
-@functools.partial(
-    jax.jit,
-    static_argnames=("loss_fn", "optimizer", "batch_size", "over"),
-    donate_argnames="state",
-)
+@program(owners=OWNERS, static=STATIC, donate=("state",))
 def train_epoch(
     state: TrainState,
     dataset: Dataset,
@@ -40,6 +47,7 @@ def train_epoch(
     batch_size: int,
     noise_key: Key[Array, "*models"] | None = None,
     over: Over | None = None,
+    sharding: NamedSharding | None = None,
 ) -> tuple[TrainState, dict[str, Mean]]:
     """One pass over a dataset that lives on the device: one compiled `lax.scan`.
 
@@ -60,6 +68,10 @@ def train_epoch(
       noise_key: as in `train_step`.
       over: trains several models: `jax.vmap` or `one_by_one`; then `state`, `order` and
         `noise_key` have a leading axis of models. The dataset is shared.
+      sharding: of the rows of a batch over devices, such as `NamedSharding(mesh,
+        PartitionSpec("batch"))`: every device has the state and the dataset whole, and
+        computes its part of each batch. What does not lie on the mesh is put there. The
+        numbers are those of one device but for rounding.
 
     Returns:
       The state after the pass, and the means over it, taken while the parameters
@@ -69,7 +81,7 @@ def train_epoch(
       TypeError: an order that is not of integers.
       ValueError: an empty dataset, arrays of different lengths, an order of another
         shape than (*models, examples) with the models of `state`, or with a row outside
-        of the dataset; `batch_size` below 1.
+        of the dataset; `batch_size` below 1, or no multiple of the devices.
 
     Example:
       >>> def loss_fn(params, batch):
@@ -93,6 +105,7 @@ def train_epoch(
         batch_size=batch_size,
         noise_key=noise_key,
         over=over,
+        sharding=sharding,
     )
     return state, means
 
@@ -107,6 +120,7 @@ def one_epoch(
     batch_size: int,
     noise_key: Key[Array, "*models"] | None,
     over: Over | None,
+    sharding: NamedSharding | None,
 ) -> tuple[TrainState, dict[str, Mean], dict[str, Mean]]:
     """`train_epoch`, to be compiled; returns the means of every update as well."""
 
@@ -117,10 +131,10 @@ def one_epoch(
             state: TrainState, batch: tuple[Array, Array]
         ) -> tuple[TrainState, dict[str, Mean]]:
             rows, valid = batch
-            taken = jax.tree.map(lambda x: x[rows], dataset)
+            taken = take(sharding, dataset, rows)
             return update(
                 state,
-                as_batch(taken, valid),
+                as_batch(taken, divided(sharding, valid)),
                 loss_fn=loss_fn,
                 optimizer=optimizer,
                 noise_key=noise_key,
@@ -140,6 +154,4 @@ def one_epoch(
 
 
 # For who wants to keep the state before it: that one is not used up.
-keeping_epoch = jax.jit(
-    one_epoch, static_argnames=("loss_fn", "optimizer", "batch_size", "over")
-)
+keeping_epoch = program(owners=OWNERS, static=STATIC)(one_epoch)

@@ -1,18 +1,26 @@
 """What does a model give while its parameters rest? Means and predictions."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding
 from jaxtyping import Array, PyTree
 
 from jaxrnn import metrics
-from jaxrnn.data.batches import Dataset, as_batch, check_dataset, cut_order
+from jaxrnn.data.batches import (
+    Dataset,
+    as_batch,
+    check_dataset,
+    cut_order,
+    num_examples,
+)
 from jaxrnn.metrics import Mean
 from jaxrnn.train.checks import check_all_integers, checked_first, rows_of
+from jaxrnn.train.devices import divided, gathered, shared_size, take
 from jaxrnn.train.over import Over
+from jaxrnn.train.programs import program
 from jaxrnn.train.update import LossFn
 
 
@@ -29,7 +37,7 @@ def _check_predict(params: PyTree, inputs: PyTree, **options: object) -> None:
 
 
 @checked_first(_check_evaluate)
-@functools.partial(jax.jit, static_argnames=("loss_fn", "batch_size", "over"))
+@program(owners=("loss_fn",), static=("batch_size", "over", "sharding"))
 def evaluate(
     params: PyTree,
     dataset: Dataset,
@@ -37,6 +45,7 @@ def evaluate(
     loss_fn: LossFn,
     batch_size: int = 256,
     over: Over | None = None,
+    sharding: NamedSharding | None = None,
 ) -> dict[str, Mean]:
     """The means of `loss_fn` over a dataset, with the parameters at rest.
 
@@ -47,6 +56,7 @@ def evaluate(
       batch_size: does not change the numbers.
       over: evaluates several models: `jax.vmap` or `one_by_one`; then the leaves of
         `params` have a leading axis of models.
+      sharding: of the rows of a batch over devices, as in `train_epoch`.
 
     Returns:
       `{name: Mean}`; `jaxrnn.metrics.values` makes floats of them.
@@ -69,23 +79,25 @@ def evaluate(
     def means(params: PyTree) -> dict[str, Mean]:
         def batch_means(batch: tuple[Array, Array]) -> dict[str, Mean]:
             rows, valid = batch
-            taken = jax.tree.map(lambda x: x[rows], dataset)
-            return loss_fn(params, as_batch(taken, valid))[1]
+            taken = take(sharding, dataset, rows)
+            return loss_fn(params, as_batch(taken, divided(sharding, valid)))[1]
 
-        batches = cut_order(jnp.arange(dataset.inputs.shape[0]), batch_size)
+        order = jnp.arange(num_examples(dataset))
+        batches = cut_order(order, shared_size(sharding, batch_size))
         return metrics.over_batches(jax.lax.map(batch_means, batches))
 
     return (over(means) if over else means)(params)
 
 
 @checked_first(_check_predict)
-@functools.partial(jax.jit, static_argnames=("apply_fn", "batch_size"))
+@program(owners=("apply_fn",), static=("batch_size", "sharding"))
 def predict(
     params: PyTree,
     inputs: PyTree,
     *,
     apply_fn: Callable[[Any, Any], Any],
     batch_size: int = 256,
+    sharding: NamedSharding | None = None,
 ) -> Any:
     """Runs `apply_fn` over all rows, `batch_size` at a time.
 
@@ -95,6 +107,8 @@ def predict(
       apply_fn: `(params, inputs) -> predictions`, row by row.
       batch_size: rows at a time; does not change the numbers. Where `jax.export` leaves
         the number of rows open, it is all of them.
+      sharding: of these rows over devices, as in `train_epoch`; every device then has
+        all predictions.
 
     Returns:
       The predictions, one row per input row.
@@ -111,9 +125,12 @@ def predict(
     rows = rows_of(inputs)
     if not isinstance(rows, int):
         return apply_fn(params, inputs)
-    indices, _ = cut_order(jnp.arange(rows), min(batch_size, rows))
+    size = shared_size(sharding, min(batch_size, rows))
+    indices, _ = cut_order(jnp.arange(rows), size)
     predictions = jax.lax.map(
-        lambda index: apply_fn(params, jax.tree.map(lambda x: x[index], inputs)),
+        lambda index: gathered(
+            sharding, apply_fn(params, take(sharding, inputs, index))
+        ),
         indices,
     )
     for leaf in jax.tree.leaves(predictions):

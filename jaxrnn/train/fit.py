@@ -9,16 +9,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import NamedSharding
 from jaxtyping import Array, Float, Int, Key
 
 from jaxrnn import metrics
-from jaxrnn.data.batches import Batch, Dataset, check_count, check_dataset
+from jaxrnn.data.batches import (
+    Batch,
+    Dataset,
+    check_count,
+    check_dataset,
+    num_examples,
+)
 from jaxrnn.train.checkpoints import Checkpoints, shapes_of, to_json
+from jaxrnn.train.devices import check_sharding, everywhere, sent
 from jaxrnn.train.evaluate import evaluate
-from jaxrnn.train.logs import OnEpoch
+from jaxrnn.train.logs import Checks, OnEpoch
 from jaxrnn.train.over import Over
 from jaxrnn.train.parts import Batches, Rows
 from jaxrnn.train.plateaus import EarlyStopping, check_monitor
+from jaxrnn.train.processes import first_says, one_of_them, told_of_lost_ones
 from jaxrnn.train.rates import LearningRate, rates, with_rates
 from jaxrnn.train.run import Run, check_finite
 from jaxrnn.train.state import TrainState
@@ -42,6 +51,7 @@ def fit(
     learning_rate: LearningRate | None = None,
     early_stopping: EarlyStopping | None = None,
     over: Over | None = None,
+    sharding: NamedSharding | None = None,
     on_epoch: OnEpoch | tuple[OnEpoch, ...] = (),
     history: Mapping[str, Any] | None = None,
     checkpoints: Checkpoints | None = None,
@@ -82,8 +92,14 @@ def fit(
       early_stopping: when to stop before `epochs`, and to return the best state.
       over: trains several models: `jax.vmap` or `one_by_one`; then `state` has a
         leading axis of models, which may differ in their learning rates (below).
+      sharding: of the rows of a batch over devices, such as `NamedSharding(mesh,
+        PartitionSpec("batch"))`, also where each of several processes has some of the
+        devices: see `train_epoch` for a Dataset in memory, which all processes have
+        whole, and `train_batches` for a function.
       on_epoch: `(epoch, record, state) -> None` after every epoch, such as
-        `jaxrnn.logs.print_epoch`, or several as a tuple (see `jaxrnn.logs`).
+        `jaxrnn.logs.print_epoch`, or several as a tuple (see `jaxrnn.logs`). Of several
+        processes each calls its own; give what writes to the first one alone:
+        `on_epoch=log if jax.process_index() == 0 else ()`.
       history: of epochs that were trained before, by an earlier call that returned it
         and `state`; the first epoch is the one after them. So 3 epochs, and 6 with the
         history of the 3, are 6 epochs at once, but for early stopping, which begins
@@ -187,6 +203,8 @@ def fit(
     if rows is not None:
         _check_rows(rows, dataset, state)
 
+    check_sharding(sharding, batch_size if isinstance(dataset, Dataset) else None)
+    state, noise_key = everywhere(sharding, (state, noise_key))
     options = {"loss_fn": loss_fn, "optimizer": optimizer, "noise_key": noise_key}
     updates = checkpoints.updates if checkpoints else None
     facts: dict[str, Any] = {
@@ -198,20 +216,27 @@ def fit(
     if isinstance(dataset, Dataset):
         facts |= {"batch_size": batch_size, "shuffle": shuffle}
         facts["dataset"] = shapes_of(dataset)
-        parts = Rows(dataset, key, rows, batch_size, updates, shuffle, over, options)
+        parts = Rows(
+            dataset, key, rows, batch_size, updates, shuffle, over, sharding, options
+        )
     else:
-        parts = Batches(dataset, updates, options)
+        parts = Batches(dataset, updates, sharding, options)
+    reports = on_epoch if isinstance(on_epoch, tuple) else (on_epoch,)
     names = parts.names(state)
     if names is not None:
         names |= {f"val_{name}" for name in names} if validation is not None else set()
         names |= set(rates(state)) if learning_rate is not None else set()
         check_monitor(early_stopping, names)
         check_monitor(learning_rate, names)
+        of_models = dict.fromkeys(sorted(names), np.zeros(state.step.shape))
+        for report in reports:
+            if isinstance(report, Checks):
+                report.check(of_models)
 
-    validation = jax.device_put(validation)
-    reports = on_epoch if isinstance(on_epoch, tuple) else (on_epoch,)
+    validation = sent(sharding, validation)
     run = Run.start(state, history, early_stopping)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(told_of_lost_ones())
         kept, signal, at = None, Signals(), None
         if checkpoints is not None:
             kept = stack.enter_context(checkpoints.opened())
@@ -223,12 +248,15 @@ def fit(
         def keep(*, due: bool) -> None:
             """A checkpoint, where it is time; and the end, where a signal came."""
             nonlocal at
-            if kept is not None and ((due and kept.due) or signal.came):
+            if kept is None:
+                return
+            came = one_of_them(signal.came)
+            if came or (due and first_says(kept.due)):
                 run.save(kept, facts)
                 at = run.epoch, run.done
-            if signal.came:
+            if came:
                 raise Interrupted(
-                    f"{signal.came} interrupted training in epoch {run.epoch}, after "
+                    f"{came} interrupted training in epoch {run.epoch}, after "
                     f"{run.done} of its updates; the same call goes on from there.",
                     run.state,
                     run.arrays(),
@@ -238,19 +266,24 @@ def fit(
             if learning_rate is not None and run.done == 0:
                 given = rates(run.state).items()
                 now = {n: learning_rate(run.epoch, r, run.history) for n, r in given}
-                run = run._replace(state=with_rates(run.state, now))
+                changed = everywhere(sharding, with_rates(run.state, now))
+                run = run._replace(state=changed)
             before, part_means, by_update = run, {}, None
-            for part in parts(run.epoch, run.done):
+            for part in parts(run.epoch, run.done, run.position):
                 before = run
                 state, part_means, by_update, count = part(run.state)
-                run = run.after_part(state, part_means, count)
+                run = run.after_part(state, part_means, count, parts.position())
                 if kept is not None and not allow_non_finite:
                     check_finite(before, part_means, by_update)
                 keep(due=updates is not None)
             means = dict(run.so_far)
             if validation is not None:
                 validated = evaluate(
-                    run.state.params, validation, loss_fn=loss_fn, over=over
+                    run.state.params,
+                    validation,
+                    loss_fn=loss_fn,
+                    over=over,
+                    sharding=sharding,
                 )
                 means |= {f"val_{name}": mean for name, mean in validated.items()}
             if kept is None and not allow_non_finite:
@@ -313,7 +346,7 @@ def _check_rows(rows: Any, dataset: Any, state: TrainState) -> None:
             f"and at least one row, got {rows.shape}; np.broadcast_to gives several "
             "models the same rows."
         )
-    examples = dataset.inputs.shape[0]
+    examples = num_examples(dataset)
     rows = np.asarray(rows)
     if rows.min() < 0 or rows.max() >= examples:
         raise ValueError(

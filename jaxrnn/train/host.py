@@ -9,11 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import NamedSharding
 from jaxtyping import Array, Int, Key
 
 from jaxrnn import metrics
-from jaxrnn.data.batches import Batch
+from jaxrnn.data.batches import Batch, check_batch
+from jaxrnn.data.trees import leaves_of
 from jaxrnn.metrics import Mean
+from jaxrnn.train.checks import check_all_integers
+from jaxrnn.train.devices import by_rows, check_sharding, everywhere
+from jaxrnn.train.programs import program
 from jaxrnn.train.state import TrainState
 from jaxrnn.train.update import LossFn, update
 
@@ -26,6 +31,7 @@ def train_batches(
     optimizer: optax.GradientTransformation,
     updates_per_call: int = 16,
     noise_key: Key[Array, ""] | None = None,
+    sharding: NamedSharding | None = None,
 ) -> tuple[TrainState, dict[str, Mean]]:
     """One pass over batches that come from the host: for data that does not fit.
 
@@ -44,12 +50,17 @@ def train_batches(
       updates_per_call: batches that are sent together, Keras' `steps_per_execution`;
         changes no number. 1 where a single batch is large.
       noise_key: as in `train_step`.
+      sharding: of the rows of a batch over devices, as in `train_epoch`. With several
+        processes, each gives batches of the rows for its own devices, as many batches
+        as the others, all of one size; together they are the batch.
 
     Returns:
       As `train_epoch`.
 
     Raises:
-      ValueError: no batch at all, or `updates_per_call` below 1.
+      ValueError: no batch at all, `updates_per_call` below 1, a batch that differs in
+        the rows of its arrays, has integers that do not fit into 32 bits, or cannot be
+        shared out equally to the devices.
 
     Example:
       >>> def loss_fn(params, batch):
@@ -68,9 +79,12 @@ def train_batches(
         raise ValueError(
             f"updates_per_call must be at least 1, got {updates_per_call}."
         )
+    check_sharding(sharding)
+    state, noise_key = everywhere(sharding, (state, noise_key))
     options = {"loss_fn": loss_fn, "optimizer": optimizer, "noise_key": noise_key}
     history: list[dict[str, Mean]] = []
-    for count, group in _groups(batches, updates_per_call):
+    for count, group in _groups(batches, updates_per_call, sharding):
+        group = by_rows(sharding, group, None)
         state, means = _train_group(state, group, count, **options)
         jax.block_until_ready(history[-1:])  # the group before: do not run far ahead
         history.append(means)
@@ -82,7 +96,9 @@ def train_batches(
     return state, metrics.over_batches(jax.tree.map(lambda *m: jnp.stack(m), *history))
 
 
-def _groups(batches: Iterable[Any], size: int) -> Iterator[tuple[np.int32, Any]]:
+def _groups(
+    batches: Iterable[Any], size: int, sharding: NamedSharding | None
+) -> Iterator[tuple[np.int32, Any]]:
     """Stacks up to `size` batches of one shape; yields their number and the stack.
 
     Every stack has `size` rows, so that one shape is compiled; filler comes last.
@@ -92,19 +108,28 @@ def _groups(batches: Iterable[Any], size: int) -> Iterator[tuple[np.int32, Any]]
         on_host = isinstance(leaves[0], np.ndarray)
         return np.stack(leaves) if on_host else jnp.stack(leaves)
 
-    for _, alike in itertools.groupby(batches, lambda b: jax.tree.map(np.shape, b)):
+    checked = map(functools.partial(_checked, sharding), batches)
+    for _, alike in itertools.groupby(checked, lambda b: jax.tree.map(np.shape, b)):
         while group := list(itertools.islice(alike, size)):
             filler = [group[0]] * (size - len(group))
             yield np.int32(len(group)), jax.tree.map(stack, *group, *filler)
 
 
-@functools.partial(
-    jax.jit, static_argnames=("loss_fn", "optimizer"), donate_argnames="state"
-)
+def _checked(sharding: NamedSharding | None, batch: Any) -> Any:
+    check_all_integers("a batch", batch)
+    if isinstance(batch, Batch):
+        check_batch(batch)
+        if sharding is not None:
+            rows = len(leaves_of(batch.inputs)[0][1]) * jax.process_count()
+            check_sharding(sharding, rows)
+    return batch
+
+
+@program(owners=("loss_fn", "optimizer"), donate=("state",))
 def _train_group(
     state: TrainState,
     group: Batch,
-    count: Int[Array, ""],
+    count: Int[Array | np.int32, ""],
     *,
     loss_fn: LossFn,
     optimizer: optax.GradientTransformation,
@@ -112,17 +137,20 @@ def _train_group(
 ) -> tuple[TrainState, dict[str, Mean]]:
     """An update from each of the first `count` batches of a stack."""
 
+    def at(i: Any) -> Any:
+        return lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False)
+
     def train_on(
         i: Int[Array, ""], so_far: tuple[TrainState, dict[str, Mean]]
     ) -> tuple[TrainState, dict[str, Mean]]:
         state, sums = so_far
-        batch = jax.tree.map(lambda x: x[i], group)
+        batch = jax.tree.map(at(i), group)
         state, means = update(
             state, batch, loss_fn=loss_fn, optimizer=optimizer, noise_key=noise_key
         )
         return state, jax.tree.map(jnp.add, sums, means)
 
-    batch = jax.tree.map(lambda x: x[0], group)
+    batch = jax.tree.map(at(0), group)
     noise = () if noise_key is None else (noise_key,)
     _, shapes = jax.eval_shape(loss_fn, state.params, batch, *noise)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)

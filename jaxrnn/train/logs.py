@@ -4,24 +4,46 @@ Each of these is, or makes, an `on_epoch` for `fit`, which takes several as a tu
 
     fit(..., on_epoch=(logs.print_epoch, logs.csv_lines("runs/sine.csv")))
 
-What goes to a file is written after every epoch and the file closed or flushed, so that
-a run that is killed keeps its lines.
+What goes to a file is handed to the system after every epoch, so that a run that is
+killed keeps its lines. CSV and JSON are also waited for until they are on the disk
+(fsync), but not twice within a second, as an epoch may take a millisecond: a power
+failure costs no more than what was written after the last wait.
 """
 
 import contextlib
 import csv
 import dataclasses
+import io
 import pathlib
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from jaxrnn.files import Path, Record, json_line, optional
+from jaxrnn.files import (
+    Path,
+    Record,
+    append_json_line,
+    append_line,
+    optional,
+    replacing,
+)
+from jaxrnn.files.lines import cut_torn_line
 
 # (epoch, record, state): the state of training after the epoch, which no log here needs
 OnEpoch = Callable[[int, Record, Any], None]
+
+_SYNC_EVERY_S = 1.0
+
+
+@runtime_checkable
+class Checks(Protocol):
+    """An `on_epoch` that can say before the first epoch what it would refuse."""
+
+    def check(self, record: Record) -> None:
+        """Raises where it does not take such records."""
+        ...
 
 
 def print_epoch(epoch: int, record: Record, state: Any = None) -> None:
@@ -93,11 +115,12 @@ def csv_lines(path: Path, *, append: bool = False) -> OnEpoch:
 
     Args:
       path: the file; its folder is made where it is missing.
-      append: adds to what the file holds, instead of beginning it anew.
+      append: adds to what the file holds, instead of beginning it anew. A last row
+        that lacks its end, as after a kill, is cut off with a warning.
 
     Returns:
-      An `on_epoch` for `fit`. When called, it raises ValueError if the file it appends
-      to has other columns.
+      An `on_epoch` for `fit`. It raises ValueError if the file it appends to has other
+      columns; `fit` asks it before the first epoch where it trains on a Dataset.
 
     Example:
       >>> import pathlib, tempfile
@@ -108,24 +131,51 @@ def csv_lines(path: Path, *, append: bool = False) -> OnEpoch:
       epoch,loss,val_loss/0,val_loss/1
       0,0.5,0.25,0.75
     """
-    path = _begin(path, append)
+    return _CsvLines(_begin(path, append), _at_most_every(_SYNC_EVERY_S))
 
-    def on_epoch(epoch: int, record: Record, state: Any = None) -> None:
+
+@dataclasses.dataclass(frozen=True)
+class _CsvLines:
+    """A CSV file that gets a row per epoch."""
+
+    path: pathlib.Path
+    due: Callable[[], bool]
+
+    def check(self, record: Record) -> None:
+        """Raises where rows of such records do not fit what the file holds.
+
+        Args:
+          record: its names, and values of the right shape; their order is not known
+            before the first epoch.
+        """
+        columns = self._columns()
+        row = {"epoch": 0, **_numbers(record)}
+        if columns is not None and set(columns) != set(row):
+            raise self._other_columns(columns, row)
+
+    def __call__(self, epoch: int, record: Record, state: Any = None) -> None:
+        """Adds the row of an epoch."""
         row = {"epoch": epoch, **_numbers(record)}
-        with path.open("a+", newline="", encoding="utf-8") as file:
-            file.seek(0)
-            columns = next(csv.reader(file), None)
-            if columns not in (None, list(row)):
-                raise ValueError(
-                    f"the rows of {path.name} must have its columns {columns}, got "
-                    f"{list(row)}; choose another file, or append=False."
-                )
-            writer = csv.DictWriter(file, row, lineterminator="\n")
-            if columns is None:
-                writer.writeheader()
-            writer.writerow(row)
+        columns = self._columns()
+        if columns not in (None, list(row)):
+            raise self._other_columns(columns, row)
+        text = io.StringIO()
+        writer = csv.DictWriter(text, row, lineterminator="\n")
+        if columns is None:
+            writer.writeheader()
+        writer.writerow(row)
+        append_line(self.path, text.getvalue(), sync=self.due())
 
-    return on_epoch
+    def _columns(self) -> list[str] | None:
+        cut_torn_line(self.path)
+        with self.path.open(newline="", encoding="utf-8") as file:
+            return next(csv.reader(file), None)
+
+    def _other_columns(self, columns: Any, row: Any) -> ValueError:
+        return ValueError(
+            f"the rows of {self.path.name} must have its columns {columns}, got "
+            f"{list(row)}; choose another file, or append=False."
+        )
 
 
 def json_lines(path: Path, *, append: bool = False) -> OnEpoch:
@@ -136,7 +186,8 @@ def json_lines(path: Path, *, append: bool = False) -> OnEpoch:
 
     Args:
       path: the file; its folder is made where it is missing.
-      append: adds to what the file holds, instead of beginning it anew.
+      append: adds to what the file holds, instead of beginning it anew. A last line
+        that is no whole object, as after a kill, is cut off with a warning.
 
     Returns:
       An `on_epoch` for `fit`.
@@ -150,10 +201,10 @@ def json_lines(path: Path, *, append: bool = False) -> OnEpoch:
       {"epoch": 0, "loss": 0.5, "val_loss": [0.25, 0.75]}
     """
     path = _begin(path, append)
+    due = _at_most_every(_SYNC_EVERY_S)
 
     def on_epoch(epoch: int, record: Record, state: Any = None) -> None:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json_line({"epoch": epoch, **record}))
+        append_json_line(path, {"epoch": epoch, **record}, sync=due())
 
     return on_epoch
 
@@ -203,9 +254,25 @@ def tensorboard(folder: Path) -> Iterator[OnEpoch]:
 
 def _begin(path: Path, append: bool) -> pathlib.Path:
     path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.open("a" if append else "w").close()
+    if not (append and path.exists()):
+        with replacing(path) as unfinished:
+            unfinished.touch()
     return path
+
+
+def _at_most_every(seconds: float) -> Callable[[], bool]:
+    """Tells when a thing is due that is done at most so often; the first time it is."""
+    next_time = -np.inf
+
+    def due() -> bool:
+        nonlocal next_time
+        now = time.monotonic()
+        if now < next_time:
+            return False
+        next_time = now + seconds
+        return True
+
+    return due
 
 
 def _numbers(record: Record) -> dict[str, float]:

@@ -1,19 +1,24 @@
 """How does an epoch come in parts? So many updates, and then a look around.
 
-`(epoch, updates done) -> parts`, each `state -> (state, means, means of every update or
-None, number of updates)`. A part does not use up the state that it is given.
+`(epoch, updates done, position) -> parts`, each `state -> (state, means, means of every
+update or None, number of updates)`. A part does not use up the state that it is given.
 """
 
+import collections
 import itertools
+import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 from jaxtyping import Array, Int, UInt32
 
-from jaxrnn.data.batches import Batch, Dataset
+from jaxrnn.data.batches import Batch, Dataset, num_examples
 from jaxrnn.metrics import Mean
+from jaxrnn.train.devices import sent
 from jaxrnn.train.epoch import keeping_epoch
 from jaxrnn.train.host import train_batches
 from jaxrnn.train.over import Over
@@ -34,17 +39,20 @@ class Rows:
         updates: int | None,
         shuffle: bool,
         over: Over | None,
+        sharding: NamedSharding | None,
         options: Any,
     ) -> None:
-        self.dataset = jax.device_put(dataset)
-        examples = dataset.inputs.shape[0]
+        self.sharding = sharding
+        self.dataset = sent(sharding, dataset)
+        examples = num_examples(dataset)
         if rows is None:
             rows = np.broadcast_to(np.arange(examples), (*key.shape, examples))
         self.rows = np.asarray(rows, np.int32)
         self.words = np.asarray(jax.random.key_data(key))
         self.batch_size, self.shuffle = batch_size, shuffle
         self.updates = updates or -(-self.rows.shape[-1] // batch_size)
-        self.options = {**options, "batch_size": batch_size, "over": over}
+        sizes = {"batch_size": batch_size, "over": over, "sharding": sharding}
+        self.options = options | sizes
 
     def names(self, state: TrainState) -> set[str]:
         """Of the means, before anything has run: the program is traced, once."""
@@ -52,14 +60,20 @@ class Rows:
         shapes = keeping_epoch.eval_shape(state, self.dataset, first, **self.options)
         return set(shapes[1])
 
-    def __call__(self, epoch: int, done: int) -> Iterator[Part]:
+    def position(self) -> str:
+        """Nothing: the number of updates says it."""
+        return ""
+
+    def __call__(self, epoch: int, done: int, position: str) -> Iterator[Part]:
+        del position
         order = shuffled(self.words, self.rows, epoch) if self.shuffle else self.rows
         size = self.updates * self.batch_size
         for first in range(done * self.batch_size, order.shape[-1], size):
             rows = order[..., first : first + size]
 
             def part(state: TrainState, rows: np.ndarray = rows) -> Any:
-                given = (state, self.dataset, jax.device_put(rows))
+                order = sent(self.sharding, rows)
+                given = (state, self.dataset, order)
                 count = -(-rows.shape[-1] // self.batch_size)
                 return *keeping_epoch(*given, **self.options), count
 
@@ -73,29 +87,59 @@ class Batches:
         self,
         dataset: Callable[[int], Iterable[Batch]],
         updates: int | None,
+        sharding: NamedSharding | None,
         options: Any,
     ) -> None:
-        self.dataset, self.updates, self.options = dataset, updates, options
+        self.dataset, self.updates = dataset, updates
+        self.options = {**options, "sharding": sharding}
+        self.batches: Any = None  # of the epoch that is going on
 
     def names(self, state: TrainState) -> None:
         """Not known: nothing is read before the first epoch."""
 
-    def __call__(self, epoch: int, done: int) -> Iterator[Part]:
-        batches = itertools.islice(self.dataset(epoch), done, None)
+    def position(self) -> str:
+        """Where the batches stand, as JSON; empty where they cannot say it."""
+        read = getattr(self.batches, "get_state", None)
+        if read is None:
+            return ""
+        state = read()
+        is_bytes = isinstance(state, bytes)
+        return json.dumps({"bytes": state.decode()} if is_bytes else {"state": state})
+
+    def __call__(self, epoch: int, done: int, position: str) -> Iterator[Part]:
+        self.batches = batches = iter(self.dataset(epoch))
+        if position and hasattr(batches, "set_state"):
+            state = json.loads(position)
+            at = state["state"] if "state" in state else state["bytes"].encode()
+            self.batches.set_state(at)
+        else:
+            collections.deque(itertools.islice(batches, done), maxlen=0)
         while True:
             counted = _Counted(itertools.islice(batches, self.updates))
             if done and counted.is_empty():
                 return
 
             def part(state: TrainState, counted: "_Counted" = counted) -> Any:
-                copy = jax.device_put(state, may_alias=False)  # it will be used up
-                new, means = train_batches(copy, counted, **self.options)
+                # A copy, as it will be used up.
+                new, means = train_batches(_copied(state), counted, **self.options)
                 return new, means, None, counted.number
 
             yield part
             done += counted.number
             if self.updates is None:
                 return
+
+
+def _copied(state: TrainState) -> TrainState:
+    if all(x.is_fully_addressable for x in jax.tree.leaves(state)):
+        return jax.device_put(state, may_alias=False)
+    return _copied_by_all(state)
+
+
+@jax.jit
+def _copied_by_all(state: TrainState) -> TrainState:
+    """Where other processes have a part of it, they all must do it together."""
+    return jax.tree.map(jnp.copy, state)
 
 
 class _Counted:

@@ -2,12 +2,14 @@
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxrnn.metrics import Mean
 from jaxrnn.train.checkpoints import Kept, from_json, to_json
 from jaxrnn.train.plateaus import Best, EarlyStopping
+from jaxrnn.train.processes import of_all
 from jaxrnn.train.state import TrainState
 from jaxrnn.train.stops import NonFinite
 
@@ -22,6 +24,7 @@ class Run(NamedTuple):
       epoch: the one that is going on.
       done: its updates so far.
       so_far: the means over them.
+      position: of the batches that come from the host, where they can say it.
     """
 
     state: TrainState
@@ -30,6 +33,7 @@ class Run(NamedTuple):
     epoch: int
     done: int
     so_far: dict[str, Mean]
+    position: str = ""
 
     @classmethod
     def start(
@@ -53,12 +57,13 @@ class Run(NamedTuple):
         )
 
     def after_part(
-        self, state: TrainState, means: dict[str, Mean], count: int
+        self, state: TrainState, means: dict[str, Mean], count: int, position: str
     ) -> "Run":
         so_far = means
         if self.so_far:
             so_far = {name: mean.add(means[name]) for name, mean in self.so_far.items()}
-        return self._replace(state=state, so_far=so_far, done=self.done + count)
+        done = self.done + count
+        return self._replace(state=state, so_far=so_far, done=done, position=position)
 
     def after_epoch(self, record: Any, rule: EarlyStopping | None) -> "Run":
         history = {name: list(values) for name, values in self.history.items()}
@@ -81,6 +86,7 @@ class Run(NamedTuple):
                 "epoch": self.epoch,
                 "done": self.done,
                 "history": {n: to_json(values) for n, values in self.arrays().items()},
+                "positions": of_all(self.position),
                 "so_far": {n: list(map(to_json, m)) for n, m in self.so_far.items()},
                 "best": best and [to_json(best.value), to_json(best.epochs_since)],
             },
@@ -106,6 +112,8 @@ class Run(NamedTuple):
         best = self.best
         if best is not None and facts["best"]:
             best = Best(arrays["best"], *map(from_json, facts["best"]))
+        positions = facts["positions"]
+        as_many = len(positions) == jax.process_count()
         return Run(
             arrays["state"],
             best,
@@ -113,6 +121,7 @@ class Run(NamedTuple):
             facts["epoch"],
             facts["done"],
             {name: _mean(pair) for name, pair in facts["so_far"].items()},
+            positions[jax.process_index()] if as_many else "",
         )
 
 

@@ -1,6 +1,5 @@
 """What does one update hand to the next, and how does it begin?"""
 
-import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -8,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, Key, PyTree
+
+from jaxrnn.train.programs import program
 
 
 class TrainState(NamedTuple):
@@ -33,7 +34,7 @@ def init_state(params: PyTree, optimizer: optax.GradientTransformation) -> Train
     return TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
 
 
-@functools.partial(jax.jit, static_argnames=("init_fn", "optimizer"))
+@program(owners=("init_fn", "optimizer"))
 def create_train_state(
     init_fn: Callable[[Key[Array, ""]], PyTree],
     optimizer: optax.GradientTransformation,

@@ -1,19 +1,25 @@
 """How are sequences learnt that are longer than the gradient can reach?"""
 
-import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import NamedSharding
 from jaxtyping import Array, Int, Key, PyTree
 
 from jaxrnn import metrics
 from jaxrnn.metrics import Mean
-from jaxrnn.train.checks import check_all_integers, checked_first
+from jaxrnn.train.checks import (
+    check_all_integers,
+    checked_first,
+    everything_everywhere,
+)
+from jaxrnn.train.devices import by_rows
 from jaxrnn.train.over import Over
+from jaxrnn.train.programs import program
 from jaxrnn.train.state import TrainState
 from jaxrnn.train.update import StreamLossFn, update
 
@@ -34,11 +40,24 @@ def _check_evaluate(
     check_all_integers("a stream", stream)
 
 
-@checked_first(_check_train)
-@functools.partial(
-    jax.jit,
-    static_argnames=("loss_fn", "optimizer", "chunk", "over"),
-    donate_argnames="state",
+def _place(
+    sharding: NamedSharding, arrays: Mapping[str, PyTree], over: Over | None
+) -> dict[str, PyTree]:
+    """The rows of carry and stream divided, all else everywhere."""
+    models = [] if over is None else [None]
+    rest = {name: x for name, x in arrays.items() if name not in ("carry", "stream")}
+    return {
+        **everything_everywhere(sharding, rest, over),
+        "carry": by_rows(sharding, arrays["carry"], *models),
+        "stream": by_rows(sharding, arrays["stream"]),
+    }
+
+
+@checked_first(_check_train, _place)
+@program(
+    owners=("loss_fn", "optimizer"),
+    static=("chunk", "over", "sharding"),
+    donate=("state",),
 )
 def train_stream(
     state: TrainState,
@@ -50,6 +69,7 @@ def train_stream(
     chunk: int,
     noise_key: Key[Array, "*models"] | None = None,
     over: Over | None = None,
+    sharding: NamedSharding | None = None,
 ) -> tuple[TrainState, PyTree, dict[str, Mean]]:
     """One pass over long sequences: truncated backpropagation through time.
 
@@ -81,6 +101,9 @@ def train_stream(
         another key at every update.
       over: trains several models: `jax.vmap` or `one_by_one`; then `state`, `carry` and
         `noise_key` have a leading axis of models. The stream is shared.
+      sharding: of the rows of stream and carry over devices, which are then put there,
+        each with its part. As in `train_epoch` the state is whole on each; with several
+        processes each gives the rows of its own devices.
 
     Returns:
       The state; the carry after the last step; and the means over the stream, taken
@@ -144,8 +167,8 @@ def train_stream(
     return (over(one_pass) if over else one_pass)(state, carry, noise_key)
 
 
-@checked_first(_check_evaluate)
-@functools.partial(jax.jit, static_argnames=("loss_fn", "chunk", "over"))
+@checked_first(_check_evaluate, _place)
+@program(owners=("loss_fn",), static=("chunk", "over", "sharding"))
 def evaluate_stream(
     params: PyTree,
     carry: PyTree,
@@ -154,6 +177,7 @@ def evaluate_stream(
     loss_fn: StreamLossFn,
     chunk: int,
     over: Over | None = None,
+    sharding: NamedSharding | None = None,
 ) -> tuple[PyTree, dict[str, Mean]]:
     """The means of `loss_fn` over long sequences, with the parameters at rest.
 
@@ -165,6 +189,7 @@ def evaluate_stream(
       chunk: steps at a time; does not change the numbers.
       over: evaluates several models: `jax.vmap` or `one_by_one`; then `params` and
         `carry` have a leading axis of models.
+      sharding: of the rows of stream and carry over devices, as in `train_stream`.
 
     Returns:
       The carry after the last step, and `{name: Mean}`.

@@ -1,6 +1,5 @@
 """What is one update? A gradient, through the optimizer, to the next parameters."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +10,7 @@ from jaxtyping import Array, Key, PyTree
 from jaxrnn.data.batches import Batch, check_batch
 from jaxrnn.metrics import Mean
 from jaxrnn.train.checks import check_all_integers, checked_first
+from jaxrnn.train.programs import program
 from jaxrnn.train.state import TrainState
 
 # (params, batch), and a key as well where training is given a noise_key
@@ -58,9 +58,7 @@ def _check(state: TrainState, batch: Batch, **options: object) -> None:
 
 
 @checked_first(_check)
-@functools.partial(
-    jax.jit, static_argnames=("loss_fn", "optimizer"), donate_argnames="state"
-)
+@program(owners=("loss_fn", "optimizer"), donate=("state",))
 def train_step(
     state: TrainState,
     batch: Batch,

@@ -27,7 +27,7 @@ BROKEN = {
     "inputs of shape (0, 3)": Dataset(np.zeros((0, 3)), np.zeros(0)),
     "inputs of shape ()": Dataset(np.zeros(()), np.zeros(1)),
     "targets must have one row": make_dataset()._replace(targets=np.zeros(9)),
-    "(10,), got shape (9,)": make_dataset()._replace(sample_weight=np.ones(9)),
+    "[(10, 3)], got shape (9,)": make_dataset()._replace(sample_weight=np.ones(9)),
     "got shape (10, 1)": make_dataset()._replace(sample_weight=np.ones((10, 1))),
     "got bool of shape (10, 2)": make_dataset()._replace(mask=np.ones((10, 2), bool)),
     "got float64 of shape (10, 3)": make_dataset()._replace(mask=np.ones((10, 3))),
@@ -170,3 +170,52 @@ def test_sizes_below_one():
 @pytest.mark.parametrize(("examples", "want"), [(1, 1), (3, 1), (4, 2), (6, 2)])
 def test_num_batches(examples, want):
     assert num_batches(examples, 3) == want
+
+
+def make_tree(examples=5):
+    rng = np.random.default_rng(0)
+    series = rng.normal(size=(examples, 4, 2)).astype(np.float32)
+    static = rng.normal(size=(examples, 3)).astype(np.float32)
+    return Dataset(
+        {"series": series, "more": (static, None)},
+        [series[..., 0], static[:, 0]],
+        {"series": series[..., 1] > 0},
+        np.arange(examples * 4, dtype=np.float32).reshape(examples, 4),
+    )
+
+
+def test_trees_of_arrays():
+    dataset = make_tree()
+    check_dataset(dataset)
+    train, validation = split_last(dataset, 0.4)
+    np.testing.assert_array_equal(
+        validation.inputs["more"][0], dataset.inputs["more"][0][3:]
+    )
+    first, second = batches(train, 2)
+    np.testing.assert_array_equal(first.targets[0], dataset.targets[0][:2])
+    assert second.inputs["more"][1] is None
+    assert second.sample_weight.tolist() == [[8, 9, 10, 11], [0, 0, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("message", "change"),
+    {
+        "inputs['more'][0] must have one row per example of inputs (5), got shape": {
+            "inputs": {"series": np.ones((5, 4)), "more": (np.ones((4, 3)),)}
+        },
+        "targets[1] must have one row": {"targets": [np.ones(5), np.ones(6)]},
+        "mask['series'] must be of bools": {"mask": {"series": np.ones((5, 4))}},
+        "mask['series'] must have one row": {"mask": {"series": np.ones(4, bool)}},
+        "[(5, 3), (5, 4)], got shape (5, 2)": {"sample_weight": np.ones((5, 2))},
+        "got inputs of shape []": {"inputs": {}},
+        "targets[0] must be integers": {"targets": [np.full(5, 2**32)]},
+    }.items(),
+)
+def test_broken_trees(message, change):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        check_dataset(make_tree()._replace(**change))
+
+
+def test_leaf_that_is_no_array():
+    with pytest.raises(TypeError, match=re.escape("got float at targets[1]")):
+        check_dataset(make_tree()._replace(targets=[np.ones(5), 1.0]))

@@ -18,6 +18,7 @@ import pytest
 
 from jaxrnn.data import imdb_cache, imdb_source, load_imdb, split_last
 from jaxrnn.data.imdb import Vocabulary
+from jaxrnn.files import BadFile
 
 VERSION = Path("imdb_reviews/plain_text/1.0.0")
 REVIEWS = {  # folder of the archive -> texts
@@ -168,10 +169,16 @@ def test_word_index_gives_the_ids_and_lower_cases_ascii(prepared, tmp_path):
     assert again.vocabulary.word_ids == {"bad": 10}
 
 
-@pytest.mark.parametrize("content", ["no json", "[]", "{}", '{"a": "b"}', '{"a": 0}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("no json", "[]", "{}", '{"a": "b"}', '{"a": 0}', '{"a": true}'),
+        *('{"a": 1, "a": 2}', "[" * 10**5, f'{{"a": {2**31}}}'),
+    ],
+)
 def test_word_index_of_another_kind(tmp_path, content):
     (tmp_path / "index.json").write_text(content)
-    with pytest.raises(ValueError, match=r"word -> rank.*index\.json"):
+    with pytest.raises(BadFile, match=r"index\.json must .* word -> rank"):
         load_imdb(word_index=tmp_path / "index.json")
 
 
@@ -187,6 +194,23 @@ def damage_cut(path):
 def damage_bytes(path):
     content = path.read_bytes()
     path.write_bytes(content.replace(b"good", b"goof"))
+
+
+def damage_shape(path):
+    """NumPy's header alone, which the checksum covers."""
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"(4,)", b"(3,)"))
+
+
+def damage_names(path):
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"test_ids", b"word_ids"))
+
+
+def damage_by_compression(path):
+    """A cache of ten kilobytes would take as many megabytes."""
+    with np.load(path) as arrays:
+        np.savez_compressed(path, **arrays)
 
 
 def damage_empty(path):
@@ -211,6 +235,9 @@ def damage_one_array(path):
     [
         damage_cut,
         damage_bytes,
+        damage_shape,
+        damage_names,
+        damage_by_compression,
         damage_empty,
         damage_text,
         damage_other_arrays,

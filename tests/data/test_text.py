@@ -8,6 +8,7 @@ import pytest
 
 from jaxrnn.data import Tokenizer, pad_sequences, padding_mask
 from jaxrnn.data.words import encode_words, lower_ascii, rank_words, split_rows
+from jaxrnn.files import BadFile
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
@@ -18,6 +19,15 @@ KERAS_FILTERS = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n'
 CHARACTERS = list("aabbcABC'  \r\x0b\xa0\u2003ßéÉİΣσЖж漢\U0001f600\ud800") + list(
     KERAS_FILTERS
 )
+
+
+SAVED = {
+    "format": "jaxrnn.data.Tokenizer",
+    "version": 1,
+    "words": ["a"],
+    "num_words": None,
+    "oov_token": None,
+}
 
 
 def as_lists(rows):
@@ -123,23 +133,51 @@ def test_save_load_round_trip(tmp_path, random_texts, options):
         b"\xff\xfe",
         b"[]",
         b'"text"',
+        b"[" * 10**5,
         json.dumps({"format": "jaxrnn.data.Tokenizer", "version": 1}).encode(),
-        json.dumps(
-            {
-                "format": "jaxrnn.data.Tokenizer",
-                "version": 99,
-                "words": ["a"],
-                "num_words": None,
-                "oov_token": None,
-            }
-        ).encode(),
+        json.dumps(SAVED | {"version": 99}).encode(),
+        json.dumps(SAVED).encode()[:-1] + b', "version": 1}',
     ],
 )
 def test_load_names_a_file_that_is_no_tokenizer(tmp_path, content):
     path = tmp_path / "other.json"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"written by Tokenizer\.save.*other\.json"):
+    with pytest.raises(BadFile, match=r"other\.json must be written by Tokenizer"):
         Tokenizer.load(path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "rule"),
+    [
+        ("words", "a", "a list of texts as words, found a"),
+        ("words", ["a", 1], "a list of texts as words"),
+        ("words", ["a", "b", "a"], r"every word once, found \['a'\]"),
+        ("num_words", 2.5, "an integer or null as num_words, found 2.5"),
+        ("num_words", True, "an integer or null as num_words, found True"),
+        ("num_words", 0, "settings of a Tokenizer, found num_words must"),
+        ("oov_token", 3, "a text or null as oov_token, found 3"),
+    ],
+)
+def test_load_names_a_setting_that_is_none(tmp_path, field, value, rule):
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(SAVED | {field: value}))
+    with pytest.raises(BadFile, match=rf"tokenizer\.json must .*{rule}"):
+        Tokenizer.load(path)
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "new" / "tokenizer.json"
+    tokenizer = Tokenizer.fit(TUTORIAL)
+    tokenizer.save(path)
+
+    def full_disk(*args):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        Tokenizer.fit(["other"]).save(path)
+    assert Tokenizer.load(path) == tokenizer
+    assert os.listdir(path.parent) == [path.name]
 
 
 def test_fit_and_encode_take_a_list_of_strings():

@@ -28,7 +28,8 @@ TREE = {
 def test_every_bit_comes_back(tmp_path):
     path = tmp_path / "new" / "model.safetensors"
     save(path, TREE, metadata={"epoch": "3"})
-    found = load(path, like=TREE)
+    with pytest.warns(UserWarning, match="infinite, 1 in recurrent/layers_0/reverse/"):
+        found = load(path, like=TREE)
 
     def check(value, want):
         want = np.asarray(want)
@@ -80,8 +81,11 @@ def test_trains_on_from_what_was_loaded(tmp_path):
 def test_a_failed_save_leaves_the_old_file(tmp_path):
     path = tmp_path / "model.safetensors"
     save(path, {"a": np.ones(3)})
-    with pytest.raises(Exception, match="object"):
-        save(path, {"a": np.array([None])})
+    for value in (np.array([None]), np.array(["text"]), jnp.zeros(3, jnp.float8_e5m2)):
+        with pytest.raises(TypeError, match=r"params must be arrays of bool, .* in a;"):
+            save(path, {"a": value})
+    with pytest.raises(ValueError, match="must take at most 4194304 bytes, got 5000"):
+        save(path, {"a": np.ones(3)}, metadata={"story": "x" * 5_000_000})
     assert load(path)["a"].tolist() == [1, 1, 1]
     assert os.listdir(tmp_path) == [path.name]
 
@@ -91,7 +95,7 @@ def test_errors_are_explained(tmp_path):
     with pytest.raises(ValueError, match=r"names without \"/\".*got 'a/b'"):
         save(path, {"a/b": np.ones(3)})
     path.write_bytes(b"PK\3\4 or anything else")
-    with pytest.raises(ValueError, match="must be a safetensors file written by save"):
+    with pytest.raises(ValueError, match="must be a file written by save"):
         load(path)
     safetensors.numpy.save_file({"weight": np.ones(3)}, path)
     with pytest.raises(ValueError, match=r"'version': '1'\}, found \{'format': None"):

@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 
+import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,6 +41,29 @@ def from_host(epoch):
     yield from data.batches(DATASET, 4, rng=np.random.default_rng(epoch))
 
 
+class Rows:
+    """What Grain reads from; counts it."""
+
+    read = 0
+
+    def __len__(self):
+        return EXAMPLES
+
+    def __getitem__(self, row):
+        Rows.read += 1
+        targets = np.float32(INPUTS[row].sum())
+        return data.Batch(INPUTS[row], targets, None, np.float32(1))
+
+
+def from_grain(epoch):
+    read_ahead = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+    rows = grain.MapDataset.source(Rows()).shuffle(seed=epoch)
+    return iter(rows.batch(4).to_iter_dataset(read_ahead))
+
+
+SOURCES = {"host": from_host, "grain": from_grain}
+
+
 def models(kind):
     return (3,) if kind == "models" else ()
 
@@ -60,7 +84,7 @@ def train(kind, folder=None, updates=None, **options):
     }
     return jaxrnn.fit(
         new_state(shape),
-        from_host if kind == "host" else DATASET,
+        SOURCES.get(kind, DATASET),
         loss_fn=loss_fn,
         optimizer=OPTIMIZER,
         key=keys[0],
@@ -94,12 +118,14 @@ class Killed(Exception):
 
 
 @pytest.mark.parametrize("updates", [None, 4])
-@pytest.mark.parametrize("kind", ["memory", "host", "models"])
+@pytest.mark.parametrize("kind", ["memory", "host", "grain", "models"])
 def test_killed_after_any_checkpoint_it_ends_with_the_same_bits(
     kind, updates, tmp_path, monkeypatch
 ):
     """Epochs are 6 updates, so parts of 4 and 2."""
+    Rows.read = 0
     want = digest(train(kind, tmp_path / "undisturbed", updates))
+    read = Rows.read
     if updates is None:
         assert digest(train(kind)) == want  # to keep checkpoints changes nothing
     real, saved = Kept.save, []
@@ -118,6 +144,8 @@ def test_killed_after_any_checkpoint_it_ends_with_the_same_bits(
             continue
     assert digest(found) == want
     assert len(saved) == len(set(saved)) == (6 if updates is None else 18)
+    if kind == "grain" and updates:  # its position is known: nothing is read again
+        assert Rows.read == 2 * read == 2 * 6 * EXAMPLES
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
@@ -165,7 +193,7 @@ def test_three_epochs_and_three_more_are_six(kind):
     keys = jax.random.split(jax.random.key(0), (2, *shape))
     found = jaxrnn.fit(
         state,
-        from_host if kind == "host" else DATASET,
+        SOURCES.get(kind, DATASET),
         key=keys[0],
         noise_key=keys[1],
         epochs=6,
@@ -313,7 +341,7 @@ def fit_breaking(at, kind="memory", **options):
     params = {"w": jnp.zeros(3), "count": jnp.zeros(())}
     return jaxrnn.fit(
         jaxrnn.init_state(params, COUNTING),
-        from_host if kind == "host" else DATASET,
+        SOURCES.get(kind, DATASET),
         loss_fn=loss,
         optimizer=COUNTING,
         key=jax.random.key(0),
@@ -393,6 +421,20 @@ def test_a_monitor_is_checked_before_anything_is_trained():
         ):
             train("memory", on_epoch=lambda *given: reports.append(given), **rule)
     assert not reports
+
+
+@pytest.mark.parametrize("kind", ["memory", "models"])
+def test_the_columns_of_a_log_are_checked_before_anything_is_trained(kind, tmp_path):
+    path, reports = tmp_path / "run.csv", []
+    path.write_text("epoch,loss,mse\n")
+    log = jaxrnn.logs.csv_lines(path, append=True)
+    with pytest.raises(ValueError, match=r"columns \['epoch', 'loss', 'mse'\], got"):
+        train(kind, on_epoch=(lambda *given: reports.append(given), log))
+    assert not reports
+    log = jaxrnn.logs.csv_lines(path)  # begins it anew
+    train(kind, epochs=2, on_epoch=log)
+    train(kind, epochs=2, on_epoch=jaxrnn.logs.csv_lines(path, append=True))
+    assert len(path.read_text().splitlines()) == 5
 
 
 def test_on_epoch_sees_the_state():

@@ -1,6 +1,7 @@
 """Does every epoch reach the file at once, and come back from it?"""
 
 import csv
+import os
 import struct
 
 import keras
@@ -67,6 +68,38 @@ def test_a_file_is_begun_anew_or_added_to(tmp_path):
     for append, rows in ((True, 1), (True, 2), (False, 1)):
         logs.json_lines(path, append=append)(0, RECORDS[0])
         assert len(files.read_json_lines(path)) == rows
+
+
+def test_a_torn_row_is_cut_off(tmp_path):
+    """Also one with as many numbers as columns: the last may lack digits."""
+    path = tmp_path / "run.csv"
+    for kept, torn in (
+        ("", "epo"),
+        ("epoch,loss,val_loss\n", "0,0.3"),
+        ("epoch,loss,val_loss\n0,1.0,2.0\n", "1,0.5,0.2"),
+    ):
+        path.write_text(kept + torn)
+        with pytest.warns(UserWarning, match=f"which is cut off: '{torn}'"):
+            logs.csv_lines(path, append=True)(1, RECORDS[1])
+        assert len(read_csv(path)) == max(1, kept.count("\n"))
+        assert read_csv(path)[-1] == {"epoch": "1", "loss": "nan", "val_loss": "2.0"}
+    path = tmp_path / "run.jsonl"
+    path.write_text('{"epoch": 0}\n{"epoch": 1')
+    with pytest.warns(UserWarning, match="which is cut off"):
+        logs.json_lines(path, append=True)(1, {"loss": 0.5})
+    assert files.read_json_lines(path) == [{"epoch": 0}, {"epoch": 1, "loss": 0.5}]
+
+
+@pytest.mark.parametrize("log_lines", [logs.csv_lines, logs.json_lines])
+def test_short_epochs_do_not_wait_for_the_disk(tmp_path, monkeypatch, log_lines):
+    log, synced, now = log_lines(tmp_path / "run"), [], [0.0]
+    monkeypatch.setattr(os, "fsync", synced.append)
+    monkeypatch.setattr(logs.time, "monotonic", lambda: now[0])
+    for epoch in range(8):
+        log(epoch, {"loss": 0.5})
+        now[0] += 0.25
+    assert len(synced) == 2  # at 0 and 1 s
+    assert len((tmp_path / "run").read_text().splitlines()) >= 8
 
 
 def test_json_lines_come_back(tmp_path):
