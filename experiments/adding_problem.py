@@ -1,10 +1,12 @@
 """How far back can each cell remember? The problem of adding two marked numbers.
 
 Command    python experiments/adding_problem.py --seeds 3
-Time       about 3 minutes on 2 cores
+Time       about 2 minutes for one seed, 4 for three, on 2 cores
 Expect     SimpleRNN with tanh solves length 25 alone; with ReLU and the identity up to
            100, and explodes on 200 in one or two of three runs; GRU all lengths in 400
-           to 900 updates, LSTM all in 600 to 3,800
+           to 900 updates, LSTM all in 600 to 3,800; the linear cells all, minGRU in
+           1,200 to 2,500 and the LRU in 300 to 900. Deer takes 2 to 8 iterations before
+           training and up to 12 after it
 
 A sequence of numbers between 0 and 1, two of them marked, one in each half; the target
 is the sum of the two. Always answering 1 gives an MSE of 1/6, the variance of the sum.
@@ -264,6 +266,7 @@ def draw_deer(records: list[dict], panel) -> None:
         panel.set(title=f"first seed, length {record['length']}; hollow: not enough")
     panel.set(xlabel="updates", ylabel="iterations of Deer, at most 16", ylim=(0, 17))
     panel.set_xscale("symlog", linthresh=100)
+    panel.set_xlim(left=-10)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 """Which cells copy some tokens of a sequence and leave out the rest?
 
 Command    python experiments/selective_copying.py --seeds 1
-Time       TIME
-Expect     EXPECT
+Time       about 3 minutes for one seed on 2 cores
+Expect     after 2,000 updates, one seed: 0.95 to 0.98 of the tokens right for GRU, LSTM
+           and one layer of a minGRU, 0.997 for three layers of it, in the fewest
+           updates; 0.47 for an LRU, whose factors do not see the inputs
 
 A sequence of `length` steps holds a few tokens, at random places; all other steps are
 blank. Then the model is asked once for each token, and says them in the order in which
@@ -13,10 +15,9 @@ orthogonal recurrent units, 2019, and in this form from Gu and Dao, Mamba, 2023.
 
 Models: layers of 64 features and two Dense layers that read the last of them at every
 step. minGRU (one and three layers) and LRU are linear in the carry; between the layers
-here stands nothing. Feng et al., Were RNNs all we needed?, 2024, report 37 % for one
-layer of a minGRU and 99 % for three at length 4,096, with 400,000 updates and
-with convolutions, projections and normalisation around the layers. What is found here
-holds for these cells at this size, trained in this way.
+stands nothing. Feng et al., Were RNNs all we needed?, 2024, arXiv 2410.01201, find that
+one layer of a minGRU does not do at length 4,096 and three nearly do; at the length
+here one does. What is found holds for these cells at this size, trained in this way.
 
 Writes selective_copying.jsonl and .png.
 """
@@ -47,9 +48,9 @@ OUT = pathlib.Path("runs")
 MODELS = {  # cell, layers
     "GRU": (jaxrnn.gru, 1),
     "LSTM": (jaxrnn.lstm, 1),
-    "minGRU, linear": (jaxrnn.min_gru, 1),
+    "minGRU, 1 layer": (jaxrnn.min_gru, 1),
     "minGRU, 3 layers": (jaxrnn.min_gru, 3),
-    "LRU, linear": (jaxrnn.lru, 1),
+    "LRU": (jaxrnn.lru, 1),
 }
 
 
