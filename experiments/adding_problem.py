@@ -1,7 +1,7 @@
 """How far back can each cell remember? The problem of adding two marked numbers.
 
 Command    python experiments/adding_problem.py --seeds 3
-Time       about 2 minutes for one seed, 4 for three, on 2 cores
+Time       5 minutes of processor time for three seeds; 9 on 2 cores that others use too
 Expect     SimpleRNN with tanh solves length 25 alone; with ReLU and the identity up to
            100, and explodes on 200 in one or two of three runs; GRU all lengths in 400
            to 900 updates, LSTM all in 600 to 3,800; the linear cells all, minGRU in

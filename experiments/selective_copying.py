@@ -1,7 +1,7 @@
 """Which cells copy some tokens of a sequence and leave out the rest?
 
 Command    python experiments/selective_copying.py --seeds 1
-Time       about 3 minutes for one seed on 2 cores
+Time       3 minutes of processor time for one seed; 6 on 2 cores that others use too
 Expect     after 2,000 updates, one seed: 0.95 to 0.98 of the tokens right for GRU, LSTM
            and one layer of a minGRU, 0.997 for three layers of it, in the fewest
            updates; 0.47 for an LRU, whose factors do not see the inputs

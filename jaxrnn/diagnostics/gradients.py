@@ -102,7 +102,8 @@ def gradient_norms(
         || d output_T / d carry_t ||_2
 
     That is the most that the last output can move per unit that the carry moves after
-    step t, and the most by which a gradient can shrink or grow on its way there.
+    step t, and the most that the length of a gradient is multiplied by on its way back
+    to there.
 
     Args:
       cell: any cell; its noise is left out.
