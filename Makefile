@@ -14,7 +14,7 @@ ifdef DATA_DIR
 export TFDS_DATA_DIR := $(DATA_DIR)
 endif
 
-.PHONY: run imdb next-word adding-problem vanishing-gradient reproduce keras native bench bench-full accelerator survival test test-slow lint check format clean
+.PHONY: run imdb next-word adding-problem vanishing-gradient state-tracking selective-copying reproduce keras native bench bench-full accelerator survival test test-slow lint check format clean
 
 run: .venv/experiments            ## the main job: four sentences and the noisy sine
 	$(BIN)/python experiments/sentences.py --seeds $(SEEDS) --out $(OUT)
@@ -32,6 +32,12 @@ adding-problem: .venv/experiments ## how far back each cell remembers
 
 vanishing-gradient: .venv/experiments ## how far back each cell's gradient reaches, drawn
 	$(BIN)/python experiments/vanishing_gradient.py --seeds $(SEEDS) --out $(OUT)
+
+state-tracking: .venv/experiments ## which cells keep a state far beyond their training
+	$(BIN)/python experiments/state_tracking.py --seeds $(SEEDS) --out $(OUT)
+
+selective-copying: .venv/experiments ## which cells copy some tokens, leaving out the rest
+	$(BIN)/python experiments/selective_copying.py --seeds $(SEEDS) --out $(OUT)
 
 reproduce: .venv/dev              ## every tutorial; rewrites results/ and the README table
 	$(BIN)/python experiments/reproduce.py --seeds $(SEEDS)

@@ -4,6 +4,7 @@
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -34,9 +35,33 @@ LAYERS = {
     "GRU": jaxrnn.GRU,
     "LSTM": jaxrnn.LSTM,
 }
+
+
+def min_gru(features: int) -> nn.Module:
+    """One layer of a minGRU, whose gate sees the mark and the number."""
+    return jaxrnn.Recurrent(features, cell=jaxrnn.min_gru)
+
+
+def lru(features: int) -> nn.Module:
+    """An LRU with a long memory, after a Dense layer with ReLU.
+
+    Alone it is linear in its inputs too, and no sum of numbers and marks is the sum of
+    the marked numbers. The ring of its factors is the one of the paper's long tasks.
+    """
+    cell = jaxrnn.lru_cell(min_radius=0.9, max_radius=0.999, max_phase=math.pi / 10)
+    return nn.Sequential(
+        [nn.Dense(features), nn.relu, jaxrnn.Recurrent(features, cell=cell)]
+    )
+
+
+LINEAR_LAYERS = {"minGRU, linear": min_gru, "Dense, LRU, linear": lru}
 LEARNING_RATES = {"SimpleRNN, ReLU, identity": 0.001}  # it explodes with more
 COLORS = dict(
-    zip(LAYERS, ("tab:blue", "tab:orange", "tab:green", "tab:red"), strict=True)
+    zip(
+        LAYERS | LINEAR_LAYERS,
+        ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown"),
+        strict=True,
+    )
 )
 
 
@@ -142,7 +167,7 @@ def train(
       updates: per epoch.
       batch_size: sequences per update.
       over: `jaxrnn.one_by_one` or `jax.vmap`.
-      on_epoch: `(epoch, record) -> None` after every epoch.
+      on_epoch: `(epoch, record, state) -> None` after every epoch.
 
     Returns:
       The state of all models, each as it stopped; and the losses of each by epoch, in
@@ -179,7 +204,7 @@ def train(
     for epoch in range(epochs):
         state, loss = one_epoch(state, keys, running, epoch)
         loss = np.asarray(loss)
-        on_epoch(epoch, {"loss": loss[running]})
+        on_epoch(epoch, {"loss": loss[running]}, state)
         for model in np.flatnonzero(running):
             losses[model].append(loss[model].item())
         running &= np.isfinite(loss) & (loss >= SOLVED_MSE)

@@ -7,12 +7,12 @@ Expect     before training, 100 steps back: tanh at 1e-5 to 1e-4, a GRU at 1e-20
            ReLU with the identity at 1 to 2, and tanh below 1e-10
 
 The norm of dh_T / dcarry_t, of the last hidden vector by the carry of every step t, of
-the models of `adding_problem.py` (`hidden_jacobians`). Two things are not what is often
-told. Gates do not keep the gradient at the start: they begin half open, so that a GRU's
-and an LSTM's shrink faster than that of tanh with an orthogonal kernel. But a gate can
-learn to stay open, and after training both are near 1; tanh has shrunk to less than it
-began with. And what an LSTM keeps is in its memory: by h_t alone, c_t held fixed, the
-norm is near 0.01 most of the way.
+the models of `adding_problem.py` (`jaxrnn.diagnostics`). Two things are not what is
+often told. Gates do not keep the gradient at the start: they begin half open, so that a
+GRU's and an LSTM's shrink faster than that of tanh with an orthogonal kernel. But a
+gate can learn to stay open, and after training both are near 1; tanh has shrunk to less
+than it began with. And what an LSTM keeps is in its memory: by h_t alone, c_t held
+fixed, the norm is near 0.01 most of the way.
 
 Writes vanishing_gradient.jsonl and .png.
 """
@@ -21,7 +21,6 @@ import functools
 import pathlib
 
 import jax
-import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import report
@@ -39,7 +38,7 @@ from adders import (
 from program_cache import keep_programs
 
 import jaxrnn
-from jaxrnn import files, logs
+from jaxrnn import diagnostics, files, logs
 
 OUT = pathlib.Path("runs")
 
@@ -111,45 +110,6 @@ def main(
     return records
 
 
-def hidden_jacobians(cell: jaxrnn.Cell, params, inputs) -> jax.Array:
-    """dh_T / dcarry_t for every step t of one sequence, the initial carry included.
-
-        dh_T / dcarry_t = dh_T / dcarry_T  J_T  J_{T-1} ...  J_{t+1}
-        J_s = dcarry_s / dcarry_{s-1}, the Jacobian of one step
-
-    This is what backpropagation through time multiplies a gradient by on its way from
-    the last step to step t. All that step t tells the future is in its carry, so the
-    derivative is by the whole carry: by (h_t, c_t) for an LSTM, whose first `features`
-    columns are the derivative by h_t with c_t held fixed.
-
-    Args:
-      cell: such as `jaxrnn.lstm`.
-      params: of the cell.
-      inputs: (time, in_features).
-
-    Returns:
-      (time + 1, features, size of the carry); entry t belongs to the carry after t
-      steps, the last is dh_T / dcarry_T.
-    """
-    carry, unravel = jax.flatten_util.ravel_pytree(cell.initial_carry(params, ()))
-
-    def step(carry, projected):
-        carry = cell.step(params, unravel(carry), projected)
-        return jax.flatten_util.ravel_pytree(carry)[0]
-
-    def forward(carry, projected):
-        return step(carry, projected), jax.jacrev(step)(carry, projected)
-
-    def backward(later, jacobian):
-        earlier = later @ jacobian
-        return earlier, earlier
-
-    carry, jacobians = jax.lax.scan(forward, carry, cell.project(params, inputs))
-    last = jax.jacrev(lambda carry: cell.output(unravel(carry)))(carry)
-    _, earlier = jax.lax.scan(backward, last, jacobians, reverse=True)
-    return jnp.concatenate([earlier, last[None]])
-
-
 @functools.partial(jax.jit, static_argnames="cell")
 def median_norms(params, sequences, cell: jaxrnn.Cell) -> tuple[jax.Array, jax.Array]:
     """Spectral norms of dh_T / dcarry_t and dh_T / dh_t, median over sequences.
@@ -166,9 +126,10 @@ def median_norms(params, sequences, cell: jaxrnn.Cell) -> tuple[jax.Array, jax.A
     """
 
     def norms(inputs):
-        jacobians = hidden_jacobians(cell, params, inputs)
+        by_carry = diagnostics.gradient_norms(cell, params, inputs)
+        jacobians = diagnostics.output_jacobians(cell, params, inputs)
         by_hidden = jacobians[..., : jacobians.shape[1]]
-        return tuple(jnp.linalg.norm(j, 2, axis=(1, 2)) for j in (jacobians, by_hidden))
+        return by_carry, jnp.linalg.norm(by_hidden, 2, axis=(1, 2))
 
     return jax.tree.map(lambda x: jnp.median(x, axis=0), jax.lax.map(norms, sequences))
 

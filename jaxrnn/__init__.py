@@ -52,6 +52,9 @@ from jaxrnn.recurrence import rnn_carries as rnn_carries
 from jaxrnn.recurrence import rnn_step as rnn_step
 from jaxrnn.recurrence import lengths_to_mask as lengths_to_mask
 
+# What a recurrence does: forget, explode, settle, or nothing at all.
+from jaxrnn import diagnostics as diagnostics
+
 # Flax Linen layers and models.
 from jaxrnn.linen import Embed as Embed
 from jaxrnn.linen import SimpleRNN as SimpleRNN

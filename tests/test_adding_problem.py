@@ -56,7 +56,7 @@ def test_each_model_stops_by_itself(over):
         updates=2,
         batch_size=8,
         over=over,
-        on_epoch=lambda epoch, record: reports.append(len(record["loss"])),
+        on_epoch=lambda epoch, record, state: reports.append(len(record["loss"])),
     )
     jax.effects_barrier()
     np.testing.assert_array_equal(state.step, [2, 6, 2])
@@ -74,13 +74,20 @@ def test_each_model_stops_by_itself(over):
 
 def test_gru_learns_short_sequences(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(adding_problem, "LAYERS", {"GRU": jaxrnn.GRU})
-    adding_problem.main(seeds=2, lengths=(4,), epochs=6, features=16, out=tmp_path)
+    monkeypatch.setattr(adding_problem, "LINEAR_LAYERS", {})
+    options = {"lengths": (4,), "deer_length": 4, "epochs": 6, "features": 16}
+    adding_problem.main(seeds=2, **options, out=tmp_path)
     records = files.read_json_lines(tmp_path / "adding_problem.jsonl")
     assert [r["seed"] for r in records] == [0, 1]
     for record in records:
         assert record["test_mse"] < adders.BASELINE_MSE / 3
         assert record["solved_after"] == 100 * len(record["loss"])
         assert record["loss"][-1] < adders.SOLVED_MSE < min(record["loss"][:-1])
+    counts = records[0]["deer"]
+    assert [c["updates"] for c in counts[:3]] == [0, 100, 200]
+    assert all(1 <= c["iterations"] <= 4 for c in counts)  # no more than steps
+    assert all(c["one_by_one"] == 0 for c in counts)
+    assert records[1]["deer"] == []
     printed = capsys.readouterr().out
     assert "| GRU | 4 | " in printed
     assert "| always 1 | " in printed

@@ -54,6 +54,7 @@ PUBLIC = [
     jaxrnn,
     jaxrnn.nnx,
     jaxrnn.data,
+    jaxrnn.diagnostics,
     jaxrnn.interchange,
     jaxrnn.regularizers,
     jaxrnn.constraints,

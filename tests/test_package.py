@@ -20,7 +20,7 @@ FLOORS = [
     {"fused"},
     {"solvers"},
     {"recurrence"},
-    {"layers"},  # but for the files of the next floor
+    {"diagnostics", "layers"},  # but for the layers of the next floor
     {"layers.linen", "layers.nnx"},
     {"linen", "nnx"},
     {"models"},

@@ -4,34 +4,11 @@ import helpers
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 import vanishing_gradient
 from PIL import Image  # Matplotlib brings it
 
 import jaxrnn
-from jaxrnn import files
-
-
-@pytest.mark.parametrize("name", ["simple_rnn", "gru", "lstm"])
-def test_jacobians_are_those_of_the_recurrence(name, x64):
-    """Against JAX through `rnn` from steps 0 and 2; sums in another order: 1e-12."""
-    cell, _ = helpers.CELLS[name]
-    params, inputs, _ = helpers.random_problem(cell, jnp.float64)
-    sequence = inputs[:4, 0]
-    found = vanishing_gradient.hidden_jacobians(cell, params, sequence)
-    assert len(found) == 5
-    for t in (0, 2):
-        carry = cell.initial_carry(params, ())
-        if t:
-            carry, _ = jaxrnn.rnn(cell, params, sequence[:t])
-
-        def last_hidden(carry, t=t):
-            return jaxrnn.rnn(cell, params, sequence[t:], initial_carry=carry)[1][-1]
-
-        want = jnp.concatenate(jax.tree.leaves(jax.jacrev(last_hidden)(carry)), axis=1)
-        np.testing.assert_allclose(found[t], want, rtol=1e-12, atol=1e-12)
-    want = np.eye(helpers.FEATURES, found.shape[-1])  # dh_T / dh_T, and 0 by c_T
-    np.testing.assert_allclose(found[4], want)
+from jaxrnn import diagnostics, files
 
 
 def test_norms_are_medians_of_the_largest_singular_value():
@@ -40,7 +17,7 @@ def test_norms_are_medians_of_the_largest_singular_value():
     sequences = jnp.moveaxis(inputs, 0, 1)[:3]
     by_carry, by_hidden = vanishing_gradient.median_norms(params, sequences, cell)
     jacobians = jax.vmap(
-        lambda inputs: vanishing_gradient.hidden_jacobians(cell, params, inputs)
+        lambda inputs: diagnostics.output_jacobians(cell, params, inputs)
     )(sequences)
     for found, js in ((by_carry, jacobians), (by_hidden, jacobians[..., :4])):
         largest = np.linalg.svd(js, compute_uv=False)[..., 0]
