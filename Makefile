@@ -14,7 +14,7 @@ ifdef DATA_DIR
 export TFDS_DATA_DIR := $(DATA_DIR)
 endif
 
-.PHONY: run imdb next-word adding-problem vanishing-gradient state-tracking selective-copying reproduce keras native bench bench-full accelerator survival test lint check format clean
+.PHONY: run imdb next-word adding-problem vanishing-gradient state-tracking selective-copying reproduce keras native bench bench-full accelerator survival test test-slow lint check format clean
 
 run: .venv/experiments            ## the main job: four sentences and the noisy sine
 	$(BIN)/python experiments/sentences.py --seeds $(SEEDS) --out $(OUT)
@@ -72,7 +72,10 @@ VENV_newest := .venv-newest
 TEST_VENV := $(or $(VENV_$(JAX)),$(error JAX is pinned or newest, got $(JAX)))
 
 test: $(TEST_VENV)/dev            ## TESTS=tests/data JAX=newest; TFDS_DATA_DIR adds reviews
-	$(TEST_VENV)/bin/python -m pytest -n auto --maxprocesses 4 $(TESTS)
+	$(TEST_VENV)/bin/python -m pytest -n auto --maxprocesses 4 -m "not slow" $(TESTS)
+
+test-slow: $(TEST_VENV)/dev       ## processes that are killed, sanitizers, thousands of cases
+	$(TEST_VENV)/bin/python -m pytest -n auto --maxprocesses 4 -m slow $(TESTS)
 
 gpu-compiler: $(TEST_VENV)/gpu-compiler ## XLA for an H100, on a CPU: its tests then run
 
@@ -81,7 +84,7 @@ lint: .venv/dev                   ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
 
-check: lint test
+check: lint test test-slow
 
 format: .venv/dev
 	$(BIN)/ruff check --fix .

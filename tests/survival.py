@@ -51,14 +51,22 @@ def train(kind, folder):
     if kind == "stream":
         return digest(*train_stream(jaxrnn, layer, optimizer, state, checkpoints))
 
-    def slowly(batches):
-        for batch in batches:
-            time.sleep(0.005)
-            yield batch
+    class Rows:
+        """What Grain reads from, slowly."""
+
+        def __len__(self):
+            return len(inputs)
+
+        def __getitem__(self, row):
+            time.sleep(0.0005)
+            targets = dataset.targets[row]
+            return jaxrnn.data.Batch(inputs[row], targets, None, np.float32(1))
 
     def from_host(epoch):
-        rng = np.random.default_rng(epoch)
-        return slowly(jaxrnn.data.batches(dataset, 8, rng=rng))
+        import grain
+
+        rows = grain.MapDataset.source(Rows()).shuffle(seed=epoch).batch(8)
+        return iter(rows.to_iter_dataset(grain.ReadOptions(num_threads=2)))
 
     return digest(
         *jaxrnn.fit(

@@ -160,7 +160,7 @@ def test_solver_of_the_layer_is_used(solver):
         return jaxrnn.SimpleRNN(4, solver=solver).apply(variables, inputs).sum()
 
     jaxpr = str(jax.make_jaxpr(run)(INPUTS))
-    assert ("custom_vjp_call" in jaxpr) == isinstance(solver, jaxrnn.HoistedScan)
+    assert ("custom_jvp_call" in jaxpr) == isinstance(solver, jaxrnn.HoistedScan)
 
 
 def test_same_module_compiles_once():

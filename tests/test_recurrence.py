@@ -339,6 +339,7 @@ for cell, solver in (
 """
 
 
+@pytest.mark.slow
 def test_batch_on_two_devices_gives_the_same_numbers():
     flags = {
         "JAX_NUM_CPU_DEVICES": "2",

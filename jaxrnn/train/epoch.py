@@ -120,7 +120,7 @@ def one_epoch(
     batch_size: int,
     noise_key: Key[Array, "*models"] | None,
     over: Over | None,
-    sharding: NamedSharding | None,
+    sharding: NamedSharding | None = None,
 ) -> tuple[TrainState, dict[str, Mean], dict[str, Mean]]:
     """`train_epoch`, to be compiled; returns the means of every update as well."""
 

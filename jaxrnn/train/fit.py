@@ -126,9 +126,10 @@ def fit(
       Interrupted: by a signal, with `checkpoints`; with the state and the history.
       TypeError: a key that is not from `jax.random.key`, rows that are not integers.
       ValueError: an empty dataset, arrays of different lengths, epochs or batch_size
-        below 1, keys or rows that do not fit the models, rows outside of the dataset or
-        of a function, a monitor that is not in the history, `learning_rate` for an
-        optimizer that is not adjustable, checkpoints of another run.
+        below 1, fewer epochs than history or checkpoints have, keys or rows that do not
+        fit the models, rows outside of the dataset or of a function, a monitor that is
+        not in the history, `learning_rate` for an optimizer that is not adjustable,
+        checkpoints of another run, a `sharding` that does not divide the rows.
 
     Example:
       >>> def loss_fn(params, batch):
@@ -244,6 +245,13 @@ def fit(
             found = run.newest(kept, facts)
             if found is not None:
                 run, at = found, (found.epoch, found.done)
+
+        if run.epoch > epochs:
+            raise ValueError(
+                f"epochs must be at least those that were trained before, {run.epoch}, "
+                f"got {epochs}; ask for as many or more, or begin anew with another "
+                "folder and no history."
+            )
 
         def keep(*, due: bool) -> None:
             """A checkpoint, where it is time; and the end, where a signal came."""

@@ -223,6 +223,14 @@ def damage(folder, number):
             os.truncate(path, path.stat().st_size // 2)
 
 
+def test_fewer_epochs_than_were_trained_are_refused(tmp_path):
+    state, history = train("memory", tmp_path)
+    for before in ({"folder": tmp_path}, {"history": history}):
+        with pytest.raises(ValueError, match="trained before, 6, got 3; ask for as"):
+            train("memory", epochs=3, **before)
+    del state
+
+
 def test_a_damaged_checkpoint_is_told_and_the_one_before_is_taken(tmp_path):
     want = digest(train("memory"))
     train("memory", tmp_path, epochs=4)
