@@ -309,6 +309,7 @@ def configurations_of(cells):
     )
 
 
+@pytest.mark.slow
 @settings(deadline=None, derandomize=True, database=None, max_examples=50)
 @configurations_of(FEW)
 def test_random_configurations(cell, iterations, seed, size, scale):

@@ -18,6 +18,7 @@ from PIL import Image  # Matplotlib brings it
 from jaxrnn import files
 
 
+@pytest.mark.slow
 def test_peers_take_turns(tmp_path):
     """From the same weights to the same losses, of which NumPy knows the first."""
     peers.main(

@@ -304,6 +304,7 @@ def test_forward_mode(name, solver):
     np.testing.assert_allclose(found[0], sum(jax.tree.leaves(along)), rtol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "solver",
     [jaxrnn.HoistedScan(chunk=None)]
