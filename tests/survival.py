@@ -1,6 +1,6 @@
 """Training that is killed at any moment, and goes on: the program, and what kills it.
 
-    python tests/survival.py 50 --record experiments/results/survival.jsonl
+    python tests/survival.py 18 --record experiments/results/survival.jsonl
 
 runs every kind of training once to its end, then kills others by SIGKILL or SIGTERM at
 random moments and calls them again until they end; the state and the history must be
