@@ -3,7 +3,7 @@
 Command    python experiments/benchmarks/parallel.py   (--quick: 2 minutes)
 Time       about 10 minutes on 2 cores
 Expect     on a CPU, that they do not: `ParallelScan` as fast as `HoistedScan` at best,
-           `Deer` 5 to 40 times as slow as `Scan` for values, 2 to 10 for gradients. On
+           `Deer` 16 to 33 times as slow as `Scan` for values, 1 to 6 for gradients. On
            a GPU, where steps are launched one by one, the opposite for few rows
 
 Random data, fresh cells. Every figure is the median of runs that take turns in one

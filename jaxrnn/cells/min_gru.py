@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxrnn.cells.activations import check_activation, linear
-from jaxrnn.cells.base import Activation, Cell, Linear, Params, ParamSpec
-from jaxrnn.cells.ops import affine_project
-from jaxrnn.cells.params import gated_specs, zero_carry
+from jaxrnn.cells.base import Activation, Cell, Params, ParamSpec
+from jaxrnn.cells.linear_cell import linear_cell
+from jaxrnn.cells.params import gated_specs
 
 
 def min_gru_cell(*, activation: Activation = linear, use_bias: bool = True) -> Cell:
@@ -57,24 +57,7 @@ def _build(activation: Activation, use_bias: bool) -> Cell:
         # 1 - z is the sigmoid of -x_z, without the digits that a difference would lose.
         return jax.nn.sigmoid(-x_z), jax.nn.sigmoid(x_z) * activation(x_n)
 
-    def step(params: Params, hidden: Array, projected: Array) -> Array:
-        a, b = coefficients(params, projected)
-        return a * hidden + b
-
-    return Cell(
-        name="min_gru",
-        param_specs=param_specs,
-        initial_carry=zero_carry(2),
-        project=affine_project,
-        step=step,
-        output=_output,
-        linear=Linear(coefficients),
-        diagonal=True,
-    )
-
-
-def _output(hidden: Array) -> Array:
-    return hidden
+    return linear_cell("min_gru", 2, param_specs, coefficients)
 
 
 min_gru: Cell = min_gru_cell()

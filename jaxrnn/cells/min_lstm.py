@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxrnn.cells.activations import check_activation, linear
-from jaxrnn.cells.base import Activation, Cell, Linear, Params, ParamSpec
-from jaxrnn.cells.ops import affine_project
-from jaxrnn.cells.params import gated_specs, zero_carry
+from jaxrnn.cells.base import Activation, Cell, Params, ParamSpec
+from jaxrnn.cells.linear_cell import linear_cell
+from jaxrnn.cells.params import gated_specs
 
 
 def min_lstm_cell(*, activation: Activation = linear, use_bias: bool = True) -> Cell:
@@ -58,24 +58,7 @@ def _build(activation: Activation, use_bias: bool) -> Cell:
         logit = jax.nn.log_sigmoid(x_f) - jax.nn.log_sigmoid(x_i)
         return jax.nn.sigmoid(logit), jax.nn.sigmoid(-logit) * activation(x_n)
 
-    def step(params: Params, hidden: Array, projected: Array) -> Array:
-        a, b = coefficients(params, projected)
-        return a * hidden + b
-
-    return Cell(
-        name="min_lstm",
-        param_specs=param_specs,
-        initial_carry=zero_carry(3),
-        project=affine_project,
-        step=step,
-        output=_output,
-        linear=Linear(coefficients),
-        diagonal=True,
-    )
-
-
-def _output(hidden: Array) -> Array:
-    return hidden
+    return linear_cell("min_lstm", 3, param_specs, coefficients)
 
 
 min_lstm: Cell = min_lstm_cell()

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrnn.cells.base import Cell, Linear, Params, ParamSpec
-from jaxrnn.cells.ops import affine_project, as_row
-from jaxrnn.cells.params import as_one_program, gated_specs, zero_carry
+from jaxrnn.cells.base import Cell, Params, ParamSpec
+from jaxrnn.cells.linear_cell import linear_cell
+from jaxrnn.cells.ops import as_row
+from jaxrnn.cells.params import as_one_program, gated_specs
 
 
 def rg_lru_cell(*, exponent: float = 8.0, use_bias: bool = True) -> Cell:
@@ -75,20 +76,7 @@ def _build(exponent: float, use_bias: bool) -> Cell:
         kept = jnp.maximum(-jnp.expm1(2 * log_a), jnp.finfo(log_a.dtype).tiny)
         return jnp.exp(log_a), jnp.sqrt(kept) * (jax.nn.sigmoid(x_i) * v)
 
-    def step(params: Params, hidden: Array, projected: Array) -> Array:
-        a, b = coefficients(params, projected)
-        return a * hidden + b
-
-    return Cell(
-        name="rg_lru",
-        param_specs=param_specs,
-        initial_carry=zero_carry(3),
-        project=affine_project,
-        step=step,
-        output=_output,
-        linear=Linear(coefficients),
-        diagonal=True,
-    )
+    return linear_cell("rg_lru", 3, param_specs, coefficients)
 
 
 _lecun_normal = as_one_program(jax.nn.initializers.lecun_normal())
@@ -101,10 +89,6 @@ def _recurrent_logit(
     power = jax.random.uniform(key, shape, jnp.float32, 0.9, 0.999)
     log_a = jnp.log(power) / exponent
     return (log_a - jnp.log(-jnp.expm1(log_a))).astype(dtype)
-
-
-def _output(hidden: Array) -> Array:
-    return hidden
 
 
 rg_lru: Cell = rg_lru_cell()

@@ -5,6 +5,7 @@ first axis of a batch. All else is the same on every device.
 """
 
 import math
+import zlib
 from typing import Any
 
 import jax
@@ -13,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
+
+from jaxrnn.train.processes import of_all
 
 
 def check_sharding(
@@ -68,8 +71,32 @@ def everywhere(sharding: NamedSharding | None, tree: PyTree) -> PyTree:
     """The same on every device of the mesh; what lies on it stays as it lies.
 
     With several processes each has the same values, and gives them to its own devices.
+
+    Raises:
+      ValueError: values that are not the same in all processes.
     """
+    if sharding is not None and jax.process_count() > 1:
+        _check_alike(sharding, tree)
     return on_mesh(sharding, tree, PartitionSpec())
+
+
+def _check_alike(sharding: NamedSharding, tree: PyTree) -> None:
+    """Else each process would train another model, and none would say so."""
+    said = 0
+    for leaf in jax.tree.leaves(tree):
+        if isinstance(leaf, jax.core.Tracer) or _is_on(sharding.mesh, leaf):
+            continue
+        if jnp.issubdtype(getattr(leaf, "dtype", float), jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        said = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), said)
+    checksums = of_all(str(said))
+    if len(set(checksums)) > 1:
+        others = [i for i, one in enumerate(checksums) if one != checksums[0]]
+        raise ValueError(
+            "state, keys, datasets and orders must be the same in all processes, got "
+            f"others in the processes {others} than in the first; draw them from the "
+            "same seed, and give each its own rows by a function that makes batches."
+        )
 
 
 def sent(sharding: NamedSharding | None, tree: PyTree) -> PyTree:

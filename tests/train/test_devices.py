@@ -14,6 +14,7 @@ from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
 import jaxrnn
 from jaxrnn import data
+from jaxrnn.train import devices
 
 HERE = pathlib.Path(__file__).parent
 
@@ -83,3 +84,12 @@ def test_batch_must_be_shared_out_equally(entry):
     message = "a multiple of the 4 devices that share it, got 2; take 4"
     with pytest.raises(ValueError, match=message):
         train(entry, by_all)
+
+
+def test_what_is_whole_must_be_the_same_in_all_processes(monkeypatch):
+    """As if there were two processes, the other one with another seed."""
+    mesh = jax.make_mesh((1,), ("a",))
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(devices, "of_all", lambda said: [said, said + "0"])
+    with pytest.raises(ValueError, match=r"got others in the processes \[1\] than"):
+        train("train_epoch", NamedSharding(mesh, PartitionSpec("a")))
