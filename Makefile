@@ -14,7 +14,11 @@ ifdef DATA_DIR
 export TFDS_DATA_DIR := $(DATA_DIR)
 endif
 
-.PHONY: run imdb next-word adding-problem vanishing-gradient state-tracking selective-copying reproduce keras native bench bench-full accelerator survival test test-slow lint check format clean
+.DEFAULT_GOAL := help
+.PHONY: help run imdb next-word adding-problem vanishing-gradient state-tracking selective-copying reproduce keras native bench bench-full accelerator survival test test-slow lint check format clean
+
+help:                             ## lists these
+	@sed -n 's/^\([a-z][a-z-]*\):[^#]*## /make \1\t/p' Makefile | expand -t 26
 
 run: .venv/experiments            ## the main job: four sentences and the noisy sine
 	$(BIN)/python experiments/sentences.py --seeds $(SEEDS) --out $(OUT)
@@ -39,7 +43,7 @@ state-tracking: .venv/experiments ## which cells keep a state far beyond their t
 selective-copying: .venv/experiments ## which cells copy some tokens, leaving out the rest
 	$(BIN)/python experiments/selective_copying.py --seeds $(SEEDS) --out $(OUT)
 
-reproduce: .venv/dev              ## every tutorial; rewrites results/ and the README table
+reproduce: .venv/dev              ## every tutorial; rewrites results/ and the tables
 	$(BIN)/python experiments/reproduce.py --seeds $(SEEDS)
 
 keras: .venv/dev                  ## real Keras on every tutorial: the table's oracle column
@@ -55,7 +59,7 @@ bench: .venv/dev                  ## 5 minutes: peers that are installed, solver
 	$(BIN)/python experiments/benchmarks/peers.py --quick --out $(OUT)
 	$(BIN)/python experiments/benchmarks/speed.py --quick --out $(OUT)
 
-bench-full: .venv/dev             ## all of it; rewrites results/ and the README tables
+bench-full: .venv/dev             ## all of it; rewrites results/ and the tables
 	$(BIN)/python experiments/benchmarks/peers.py
 	$(BIN)/python experiments/benchmarks/speed.py
 	$(BIN)/python experiments/benchmarks/parallel.py
