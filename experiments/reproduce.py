@@ -100,11 +100,9 @@ def main(
         files.write_json_lines(out / "machine.jsonl", [machine() | {"seeds": seeds}])
     table = report.markdown_table(rows(out))
     write_between(pages / "README.md", "summary", summary(out))
-    tutorials, benchmarks = (
-        pages / "docs/tutorials/index.md",
-        pages / "docs/benchmarks.md",
-    )
-    write_between(tutorials, "results", f"{table}\n\n{caption(out)}")
+    index = pages / "docs" / "tutorials" / "index.md"
+    benchmarks = pages / "docs" / "benchmarks.md"
+    write_between(index, "results", f"{table}\n\n{caption(out)}")
     peers = files.read_json_lines(out / "peers.jsonl")
     write_between(benchmarks, "peers", peer_report.tables(peers))
     write_between(benchmarks, "speed", speed(out))
