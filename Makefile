@@ -88,7 +88,7 @@ docs: .venv/docs                  ## the site, in site/: without a warning, a de
 	rm -rf site
 	JAXRNN_NATIVE=0 $(BIN)/python -m sphinx -W --keep-going -q -d site/.doctrees docs site
 	rm -rf site/.doctrees
-	$(BIN)/python docs/_ext/site.py site
+	$(BIN)/python docs/_ext/built_site.py site
 
 check: lint test test-slow docs
 

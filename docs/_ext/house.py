@@ -7,7 +7,7 @@ from typing import Any
 
 from docstrings import as_fields, to_rst
 from docutils import nodes
-from public import public_paths
+from public_names import public_paths
 from signatures import signature
 from sphinx import addnodes
 
@@ -85,9 +85,10 @@ def setup(app: Any) -> dict[str, bool]:
             shape[0] = nodes.Text(f'"{shape.astext()[1:-1]}"')
         for code in list(doctree.findall(nodes.literal)):
             name = called(code.astext())
-            if name in paths and (name.startswith("jaxrnn.") or name[0].isupper()):
-                if not isinstance(code.parent, nodes.reference | addnodes.pending_xref):
-                    code.replace_self(_reference(code, paths[name], app.env.docname))
+            full = name.startswith("jaxrnn.") or name[:1].isupper()
+            linked = isinstance(code.parent, nodes.reference | addnodes.pending_xref)
+            if name in paths and full and not linked:
+                code.replace_self(_reference(code, paths[name], app.env.docname))
 
     def shown(app: Any, page: str, template: str, context: dict[str, Any], _: Any):
         if page.startswith("_modules/"):

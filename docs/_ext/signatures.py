@@ -38,7 +38,7 @@ def _function(value: Any) -> ast.FunctionDef | None:
     except (
         OSError,
         TypeError,
-    ):  # made at run time, such as the __init__ of a dataclass
+    ):  # made at run time, as of a dataclass
         return None
     found = tree.body[0]
     return found if isinstance(found, ast.FunctionDef) else None

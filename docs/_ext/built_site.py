@@ -1,9 +1,9 @@
 """Does the built site hold together, and need no network?
 
-python docs/_ext/site.py site
+python docs/_ext/built_site.py site
 
-Every link between its pages leads to a file, and to an anchor in it; no page and no style
-loads anything from elsewhere. (Links to other sites are followed by readers alone.)
+Every link between its pages leads to a file, and to an anchor in it; no page and no
+style loads anything from elsewhere. (Links to other sites are followed by readers.)
 """
 
 import html.parser

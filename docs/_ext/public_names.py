@@ -17,7 +17,7 @@ TYPES = {"Path": "jaxrnn.files.Path", "Record": "jaxrnn.files.Record"} | {
 }
 
 
-def public_names(room: Any) -> dict[str, Any]:
+def names(room: Any) -> dict[str, Any]:
     """What a module offers: what it lists, hands on as itself, or defines."""
     handed_on = re.findall(r"\b(\w+) as \1\b", inspect.getsource(room))
     listed = getattr(room, "__all__", handed_on)
@@ -48,7 +48,7 @@ def public_paths() -> dict[str, str]:
     entries: dict[int, str] = {}
     for room in ROOMS:
         paths[room] = room
-        for name, value in public_names(module(room)).items():
+        for name, value in names(module(room)).items():
             entry = entries.setdefault(id(value), f"{room}.{name}")
             paths[f"{room}.{name}"] = paths[f"{room.split('.')[-1]}.{name}"] = entry
             if room == "jaxrnn":
