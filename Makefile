@@ -15,7 +15,7 @@ export TFDS_DATA_DIR := $(DATA_DIR)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help run imdb next-word adding-problem vanishing-gradient state-tracking selective-copying reproduce keras native bench bench-full accelerator survival test test-slow lint check format clean
+.PHONY: help run imdb next-word adding-problem vanishing-gradient state-tracking selective-copying reproduce keras native bench bench-full accelerator survival test test-slow lint docs check format clean
 
 help:                             ## lists these
 	@sed -n 's/^\([a-z][a-z-]*\):[^#]*## /make \1\t/p' Makefile | expand -t 26
@@ -88,14 +88,20 @@ lint: .venv/dev                   ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
 
-check: lint test test-slow
+docs: .venv/docs                  ## the site, in site/: without a warning, a dead link, a network
+	rm -rf site
+	JAXRNN_NATIVE=0 $(BIN)/python -m sphinx -W --keep-going -q -d site/.doctrees docs site
+	rm -rf site/.doctrees
+	$(BIN)/python docs/_ext/built_site.py site
+
+check: lint test test-slow docs
 
 format: .venv/dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .venv-newest runs
+	rm -rf .venv .venv-newest runs site
 
 .venv/peers: .venv/dev experiments/benchmarks/install_peers.py ## PyTorch, Keras, ...: never CUDA
 	$(BIN)/python experiments/benchmarks/install_peers.py
@@ -111,11 +117,11 @@ clean:
 	  print(f"jax-cuda13-plugin=={v} jax-cuda13-pjrt=={v} nvidia-cuda-nvrtc==13.0.88")')
 	touch $@
 
-.venv/experiments .venv/dev: NEEDS := 11
-.venv/experiments .venv/dev: VERSIONS := --constraint constraints.txt
+.venv/experiments .venv/docs .venv/dev: NEEDS := 11
+.venv/experiments .venv/docs .venv/dev: VERSIONS := --constraint constraints.txt
 .venv-newest/dev: NEEDS := 12
 .venv-newest/dev: VERSIONS := --upgrade --upgrade-strategy eager
-.venv/experiments .venv/dev .venv-newest/dev: pyproject.toml constraints.txt
+.venv/experiments .venv/docs .venv/dev .venv-newest/dev: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, $(NEEDS)) or sys.exit( \
 	  "$(@D) needs Python 3.$(NEEDS) or newer, found " + sys.version.split()[0] + \
 	  "; name another one: make PYTHON=python3.$(NEEDS) ...")'
