@@ -15,7 +15,7 @@ export TFDS_DATA_DIR := $(DATA_DIR)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help run imdb next-word adding-problem vanishing-gradient state-tracking selective-copying reproduce keras native bench bench-full accelerator survival test test-slow lint docs check format clean
+.PHONY: help run imdb next-word adding-problem vanishing-gradient state-tracking selective-copying reproduce keras native bench bench-full accelerator survival random-layers test test-slow lint docs check format clean
 
 help:                             ## lists these
 	@sed -n 's/^\([a-z][a-z-]*\):[^#]*## /make \1\t/p' Makefile | expand -t 26
@@ -54,6 +54,9 @@ native: .venv/experiments         ## compiles the loops for this CPU (needs g++ 
 
 survival: .venv/dev               ## runs killed at 54 random moments: the same bits?
 	$(BIN)/python tests/survival.py 18 --record experiments/results/survival.jsonl
+
+random-layers: .venv/dev          ## 3,000 layers of any options against loops of NumPy: 1 hour
+	PYTHONPATH=tests $(BIN)/python tests/random_layers.py 3000
 
 bench: .venv/dev                  ## 5 minutes: peers that are installed, solver by solver
 	$(BIN)/python experiments/benchmarks/peers.py --quick --out $(OUT)
