@@ -52,6 +52,7 @@ def needs_reviews(name):
     return "load_imdb(" in "".join(RUN[name])
 
 
+@pytest.mark.slow  # every page compiles programs
 @pytest.mark.parametrize(
     "name",
     [
