@@ -52,6 +52,7 @@ def needs_reviews(name):
     return "load_imdb(" in "".join(RUN[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -232,6 +233,12 @@ def test_names_lead_to_their_entries():
         *public_names.ROOMS,
         *public_names.TYPES.values(),
     }
+
+
+def test_every_file_has_a_summary():
+    for path, summary in public_names.summaries():
+        assert 20 < len(summary) < 88, path
+        assert summary[-1] in ".?", path
 
 
 def test_a_site_with_a_dead_link_or_a_load_from_elsewhere_is_refused(tmp_path):

@@ -34,7 +34,7 @@ def to_rst(lines: Iterable[str], link: Link) -> Iterator[str]:
             in_section = prose and SECTION.fullmatch(prose[-1])
             kind, start = "example", indent
             dedent = 0 if in_section or not (prose or after_blank) else indent - before
-            yield from _linked(prose, link)
+            yield from linked(prose, link)
             yield from [""] if prose and not in_section else []
             prose = []
         elif kind == "prose" and text and after_blank and indent > before:
@@ -44,13 +44,13 @@ def to_rst(lines: Iterable[str], link: Link) -> Iterator[str]:
             prose.append(line)
             before = indent
         else:
-            yield from _linked(prose, link)
+            yield from linked(prose, link)
             prose = []
             yield line[dedent:] if kind == "example" else line
         after_blank = not text
 
 
-def _linked(lines: list[str], link: Link) -> list[str]:
+def linked(lines: list[str], link: Link) -> list[str]:
     """Lines of prose with roles and literals, and with all else escaped."""
     text, parts, end = "\n".join(lines), [], 0
     for code in CODE.finditer(text):

@@ -5,11 +5,13 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from docstrings import as_fields, to_rst
+import public_names
+from docstrings import as_fields, linked, to_rst
 from docutils import nodes
-from public_names import public_paths
+from docutils.statemachine import StringList
 from signatures import signature
 from sphinx import addnodes
+from sphinx.util.docutils import SphinxDirective
 
 # What layers ask of layers around them, and a reader never does.
 BETWEEN_LAYERS = {"run", "call_options", "has_noise", "check", "specs"} | {
@@ -41,6 +43,23 @@ def called(code: str) -> str:
     return re.sub(r"\(.*\)$", "", code, flags=re.S)
 
 
+class Files(SphinxDirective):
+    """Every file of the package with the question that its first line answers."""
+
+    def run(self) -> list[nodes.Node]:
+        listed = nodes.definition_list()
+        for path, summary in public_names.summaries():
+            file, text = nodes.term(), nodes.paragraph()
+            file += nodes.literal(text=path)
+            self.state.nested_parse(
+                StringList([linked([summary], lambda _: None)[0]]), 0, text
+            )
+            listed += nodes.definition_list_item(
+                "", file, nodes.definition("", *text.children)
+            )
+        return [listed]
+
+
 def _reference(code: nodes.literal, path: str, page: str) -> addnodes.pending_xref:
     """A link from code on a page of prose to the entry of what it names."""
     reference = addnodes.pending_xref(
@@ -51,7 +70,7 @@ def _reference(code: nodes.literal, path: str, page: str) -> addnodes.pending_xr
 
 
 def setup(app: Any) -> dict[str, bool]:
-    paths = public_paths()
+    paths = public_names.public_paths()
 
     def docstring(app: Any, what: str, name: str, value: Any, options: Any, lines: Any):
         room = name.rsplit(".", 1)[0]
@@ -85,7 +104,7 @@ def setup(app: Any) -> dict[str, bool]:
             shape[0] = nodes.Text(f'"{shape.astext()[1:-1]}"')
         for code in list(doctree.findall(nodes.literal)):
             name = called(code.astext())
-            full = name.startswith("jaxrnn.") or name[:1].isupper()
+            full = name.startswith("jaxrnn.") or name[:1].isupper() or "_" in name
             linked = isinstance(code.parent, nodes.reference | addnodes.pending_xref)
             if name in paths and full and not linked:
                 code.replace_self(_reference(code, paths[name], app.env.docname))
@@ -94,6 +113,7 @@ def setup(app: Any) -> dict[str, bool]:
         if page.startswith("_modules/"):
             context["body"] = BACK.sub("", context["body"])
 
+    app.add_directive("files", Files)
     app.connect("html-page-context", shown)
     app.connect("doctree-read", read)
     app.connect("autodoc-process-docstring", docstring, priority=400)  # then napoleon
