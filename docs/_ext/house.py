@@ -102,6 +102,11 @@ def setup(app: Any) -> dict[str, bool]:
     def read(app: Any, doctree: nodes.document):
         for shape in doctree.findall(addnodes.desc_sig_literal_string):
             shape[0] = nodes.Text(f'"{shape.astext()[1:-1]}"')
+        for field in doctree.findall(nodes.field_name):
+            if field.astext() == "Variables":
+                field[0] = nodes.Text("Attributes")
+        for several in doctree.findall(addnodes.literal_strong):  # see `as_fields`
+            several[0] = nodes.Text(several.astext().replace(",", ", "))
         for code in list(doctree.findall(nodes.literal)):
             name = called(code.astext())
             full = name.startswith("jaxrnn.") or name[:1].isupper() or "_" in name
