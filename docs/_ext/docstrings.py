@@ -12,6 +12,7 @@ CODE = re.compile(r"`([^`]+)`")
 MARKUP = re.compile(r"[\\*|]|_(?!\w)")
 SECTION = re.compile(r" *[A-Z]\w+:")
 Link = Callable[[str], str | None]
+AND = "\u2063"  # invisible, and nothing that napoleon or Sphinx would split at
 RETURNS = ("Returns:", "Yields:")
 
 
@@ -80,4 +81,4 @@ def as_fields(lines: Iterable[str]) -> Iterator[str]:
             field = " "
         else:
             several = names.match(line)
-            yield line.replace(", ", ",", several[0].count(",")) if several else line
+            yield line.replace(", ", AND, several[0].count(",")) if several else line

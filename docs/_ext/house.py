@@ -2,11 +2,10 @@
 
 import inspect
 import re
-from collections.abc import Callable
 from typing import Any
 
 import public_names
-from docstrings import as_fields, linked, to_rst
+from docstrings import AND, Link, as_fields, linked, to_rst
 from docutils import nodes
 from docutils.statemachine import StringList
 from signatures import signature
@@ -19,6 +18,8 @@ BETWEEN_LAYERS = {"run", "call_options", "has_noise", "check", "specs"} | {
 }
 
 
+# Where code is a link already: in links, and in docstrings.
+LINKED = (nodes.reference, addnodes.pending_xref, addnodes.desc)
 # From the source back to the entry: viewcode looks for it under the path of the source.
 BACK = re.compile(r'<a class="viewcode-back"[^>]*>.*?</a>')
 
@@ -27,13 +28,16 @@ def is_ours(value: Any) -> bool:
     return (getattr(value, "__module__", "") or "").split(".")[0] == "jaxrnn"
 
 
-def linker(paths: dict[str, str], room: str) -> Callable[[str], str | None]:
-    """A role for what is a public name, seen from a module."""
+def linker(paths: dict[str, str], room: str, own: str) -> Link:
+    """A role for what is a public name, seen from a module; not for one's own name.
+
+    (`Tokenizer` in the docstring of our `Tokenizer` is that of Keras.)
+    """
 
     def link(code: str) -> str | None:
         name = called(code)
         path = paths.get(name) or paths.get(f"{room}.{name}")
-        return f":py:obj:`{code} <{path}>`" if path else None
+        return f":py:obj:`{code} <{path}>`" if path and path != own else None
 
     return link
 
@@ -60,6 +64,13 @@ class Files(SphinxDirective):
         return [listed]
 
 
+def _within(node: nodes.Node, kinds: tuple[type, ...]) -> bool:
+    while node := node.parent:
+        if isinstance(node, kinds):
+            return True
+    return False
+
+
 def _reference(code: nodes.literal, path: str, page: str) -> addnodes.pending_xref:
     """A link from code on a page of prose to the entry of what it names."""
     reference = addnodes.pending_xref(
@@ -78,7 +89,7 @@ def setup(app: Any) -> dict[str, bool]:
             room = name
         elif what in ("method", "property", "attribute"):
             room = room.rsplit(".", 1)[0]
-        lines[:] = as_fields(to_rst(list(lines), linker(paths, room)))
+        lines[:] = as_fields(to_rst(list(lines), linker(paths, room, name)))
 
     def signed(app: Any, what: str, name: str, value: Any, options: Any, *_: Any):
         return signature(value) if callable(value) else None
@@ -106,12 +117,11 @@ def setup(app: Any) -> dict[str, bool]:
             if field.astext() == "Variables":
                 field[0] = nodes.Text("Attributes")
         for several in doctree.findall(addnodes.literal_strong):  # see `as_fields`
-            several[0] = nodes.Text(several.astext().replace(",", ", "))
+            several[0] = nodes.Text(several.astext().replace(AND, ", "))
         for code in list(doctree.findall(nodes.literal)):
             name = called(code.astext())
             full = name.startswith("jaxrnn.") or name[:1].isupper() or "_" in name
-            linked = isinstance(code.parent, nodes.reference | addnodes.pending_xref)
-            if name in paths and full and not linked:
+            if name in paths and full and not _within(code, LINKED):
                 code.replace_self(_reference(code, paths[name], app.env.docname))
 
     def shown(app: Any, page: str, template: str, context: dict[str, Any], _: Any):
