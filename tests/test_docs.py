@@ -189,7 +189,7 @@ def test_equations_examples_and_names_of_a_docstring_are_told_apart():
         "2",
         "",
         "Args:",
-        r"  a,b: two (\*batch,) arrays.",
+        "  a\u2063b: two (\\*batch,) arrays.",
         "",
         "  .. code-block:: text",
         "",
@@ -212,6 +212,7 @@ def test_signatures_are_those_of_the_source():
     assert signatures.signature(jaxrnn.Scan)[0] == (
         "(unroll: int=1, project_first: bool=False)"
     )
+    assert signatures.signature(jaxrnn.Steps.reversed) == ("()", "Steps")
     of_linen, _ = signatures.signature(jaxrnn.GRU)
     assert "param_dtype: Any=jnp.float32" in of_linen
     assert "parent" not in of_linen
@@ -233,6 +234,12 @@ def test_names_lead_to_their_entries():
         *public_names.ROOMS,
         *public_names.TYPES.values(),
     }
+
+
+def test_every_file_has_a_summary():
+    for path, summary in public_names.summaries():
+        assert 20 < len(summary) < 88, path
+        assert summary[-1] in ".?", path
 
 
 def test_a_site_with_a_dead_link_or_a_load_from_elsewhere_is_refused(tmp_path):

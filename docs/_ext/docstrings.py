@@ -12,6 +12,7 @@ CODE = re.compile(r"`([^`]+)`")
 MARKUP = re.compile(r"[\\*|]|_(?!\w)")
 SECTION = re.compile(r" *[A-Z]\w+:")
 Link = Callable[[str], str | None]
+AND = "\u2063"  # invisible, and nothing that napoleon or Sphinx would split at
 RETURNS = ("Returns:", "Yields:")
 
 
@@ -34,7 +35,7 @@ def to_rst(lines: Iterable[str], link: Link) -> Iterator[str]:
             in_section = prose and SECTION.fullmatch(prose[-1])
             kind, start = "example", indent
             dedent = 0 if in_section or not (prose or after_blank) else indent - before
-            yield from _linked(prose, link)
+            yield from linked(prose, link)
             yield from [""] if prose and not in_section else []
             prose = []
         elif kind == "prose" and text and after_blank and indent > before:
@@ -44,13 +45,13 @@ def to_rst(lines: Iterable[str], link: Link) -> Iterator[str]:
             prose.append(line)
             before = indent
         else:
-            yield from _linked(prose, link)
+            yield from linked(prose, link)
             prose = []
             yield line[dedent:] if kind == "example" else line
         after_blank = not text
 
 
-def _linked(lines: list[str], link: Link) -> list[str]:
+def linked(lines: list[str], link: Link) -> list[str]:
     """Lines of prose with roles and literals, and with all else escaped."""
     text, parts, end = "\n".join(lines), [], 0
     for code in CODE.finditer(text):
@@ -80,4 +81,4 @@ def as_fields(lines: Iterable[str]) -> Iterator[str]:
             field = " "
         else:
             several = names.match(line)
-            yield line.replace(", ", ",", several[0].count(",")) if several else line
+            yield line.replace(", ", AND, several[0].count(",")) if several else line

@@ -2,14 +2,15 @@
 
 import inspect
 import re
-from collections.abc import Callable
 from typing import Any
 
-from docstrings import as_fields, to_rst
+import public_names
+from docstrings import AND, Link, as_fields, linked, to_rst
 from docutils import nodes
-from public_names import public_paths
+from docutils.statemachine import StringList
 from signatures import signature
 from sphinx import addnodes
+from sphinx.util.docutils import SphinxDirective
 
 # What layers ask of layers around them, and a reader never does.
 BETWEEN_LAYERS = {"run", "call_options", "has_noise", "check", "specs"} | {
@@ -17,6 +18,8 @@ BETWEEN_LAYERS = {"run", "call_options", "has_noise", "check", "specs"} | {
 }
 
 
+# Where code is a link already: in links, and in docstrings.
+LINKED = (nodes.reference, addnodes.pending_xref, addnodes.desc)
 # From the source back to the entry: viewcode looks for it under the path of the source.
 BACK = re.compile(r'<a class="viewcode-back"[^>]*>.*?</a>')
 
@@ -25,13 +28,16 @@ def is_ours(value: Any) -> bool:
     return (getattr(value, "__module__", "") or "").split(".")[0] == "jaxrnn"
 
 
-def linker(paths: dict[str, str], room: str) -> Callable[[str], str | None]:
-    """A role for what is a public name, seen from a module."""
+def linker(paths: dict[str, str], room: str, own: str) -> Link:
+    """A role for what is a public name, seen from a module; not for one's own name.
+
+    (`Tokenizer` in the docstring of our `Tokenizer` is that of Keras.)
+    """
 
     def link(code: str) -> str | None:
         name = called(code)
         path = paths.get(name) or paths.get(f"{room}.{name}")
-        return f":py:obj:`{code} <{path}>`" if path else None
+        return f":py:obj:`{code} <{path}>`" if path and path != own else None
 
     return link
 
@@ -39,6 +45,30 @@ def linker(paths: dict[str, str], room: str) -> Callable[[str], str | None]:
 def called(code: str) -> str:
     """The name in `Deer(iterations=20)` or `Deer()`."""
     return re.sub(r"\(.*\)$", "", code, flags=re.S)
+
+
+class Files(SphinxDirective):
+    """Every file of the package with the question that its first line answers."""
+
+    def run(self) -> list[nodes.Node]:
+        listed = nodes.definition_list()
+        for path, summary in public_names.summaries():
+            file, text = nodes.term(), nodes.paragraph()
+            file += nodes.literal(text=path)
+            self.state.nested_parse(
+                StringList([linked([summary], lambda _: None)[0]]), 0, text
+            )
+            listed += nodes.definition_list_item(
+                "", file, nodes.definition("", *text.children)
+            )
+        return [listed]
+
+
+def _within(node: nodes.Node, kinds: tuple[type, ...]) -> bool:
+    while node := node.parent:
+        if isinstance(node, kinds):
+            return True
+    return False
 
 
 def _reference(code: nodes.literal, path: str, page: str) -> addnodes.pending_xref:
@@ -51,7 +81,7 @@ def _reference(code: nodes.literal, path: str, page: str) -> addnodes.pending_xr
 
 
 def setup(app: Any) -> dict[str, bool]:
-    paths = public_paths()
+    paths = public_names.public_paths()
 
     def docstring(app: Any, what: str, name: str, value: Any, options: Any, lines: Any):
         room = name.rsplit(".", 1)[0]
@@ -59,7 +89,7 @@ def setup(app: Any) -> dict[str, bool]:
             room = name
         elif what in ("method", "property", "attribute"):
             room = room.rsplit(".", 1)[0]
-        lines[:] = as_fields(to_rst(list(lines), linker(paths, room)))
+        lines[:] = as_fields(to_rst(list(lines), linker(paths, room, name)))
 
     def signed(app: Any, what: str, name: str, value: Any, options: Any, *_: Any):
         return signature(value) if callable(value) else None
@@ -83,17 +113,22 @@ def setup(app: Any) -> dict[str, bool]:
     def read(app: Any, doctree: nodes.document):
         for shape in doctree.findall(addnodes.desc_sig_literal_string):
             shape[0] = nodes.Text(f'"{shape.astext()[1:-1]}"')
+        for field in doctree.findall(nodes.field_name):
+            if field.astext() == "Variables":
+                field[0] = nodes.Text("Attributes")
+        for several in doctree.findall(addnodes.literal_strong):  # see `as_fields`
+            several[0] = nodes.Text(several.astext().replace(AND, ", "))
         for code in list(doctree.findall(nodes.literal)):
             name = called(code.astext())
-            full = name.startswith("jaxrnn.") or name[:1].isupper()
-            linked = isinstance(code.parent, nodes.reference | addnodes.pending_xref)
-            if name in paths and full and not linked:
+            full = name.startswith("jaxrnn.") or name[:1].isupper() or "_" in name
+            if name in paths and full and not _within(code, LINKED):
                 code.replace_self(_reference(code, paths[name], app.env.docname))
 
     def shown(app: Any, page: str, template: str, context: dict[str, Any], _: Any):
         if page.startswith("_modules/"):
             context["body"] = BACK.sub("", context["body"])
 
+    app.add_directive("files", Files)
     app.connect("html-page-context", shown)
     app.connect("doctree-read", read)
     app.connect("autodoc-process-docstring", docstring, priority=400)  # then napoleon

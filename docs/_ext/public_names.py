@@ -1,9 +1,12 @@
 """Which names are public, and under which path has each its entry?"""
 
+import ast
 import importlib
 import inspect
+import pathlib
 import re
 import types
+from collections.abc import Iterator
 from typing import Any
 
 ROOMS = (  # where two name the same, the entry stands in the first
@@ -56,3 +59,11 @@ def public_paths() -> dict[str, str]:
             if hasattr(value, "__qualname__"):
                 paths[f"{value.__module__}.{value.__qualname__}"] = entry
     return paths
+
+
+def summaries() -> Iterator[tuple[str, str]]:
+    """Every file of the package, and the first line of its docstring."""
+    package = pathlib.Path(inspect.getfile(module("jaxrnn"))).parent
+    for path in sorted(package.rglob("*.py")):
+        docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+        yield str(path.relative_to(package.parent)), (docstring or "").split("\n")[0]

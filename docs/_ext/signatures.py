@@ -27,7 +27,10 @@ def signature(value: Any) -> tuple[str, str] | None:
     function = _function(value)
     if function is None:
         return None
-    result = ast.unparse(function.returns) if function.returns else ""
+    returns = function.returns
+    if isinstance(returns, ast.Constant) and isinstance(returns.value, str):
+        returns = ast.parse(returns.value, mode="eval").body  # a class within itself
+    result = ast.unparse(returns) if returns else ""
     return f"({_without_self(function.args)})", result
 
 
