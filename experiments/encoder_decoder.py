@@ -1,8 +1,9 @@
 """Does an encoder with a decoder learn to say a number in words?
 
 Command    python experiments/encoder_decoder.py   (`make encoder-decoder`)
-Time       TIME
-Expect     EXPECT
+Time       2 minutes of processor time for three seeds
+Expect     0.99 of the numbers that were never seen right, greedily and with beams, and the
+           exported decoder says the same
 
     417,032  ->  four hundred seventeen thousand thirty two
 
@@ -39,13 +40,12 @@ import jaxrnn
 from jaxrnn import data, files, logs
 
 OUT = pathlib.Path("runs")
-DIGITS, WORDS = 6, 12  # at most: "seven hundred seventy seven thousand seven hundred
-# seventy seven" has ten words, START and END come to them
-ONES = (
+DIGITS, WORDS = 6, 11  # at most; 777,777 has nine words, START and END come to them
+ONES = (  # noqa: SIM905
     "zero one two three four five six seven eight nine ten eleven twelve thirteen "
     "fourteen fifteen sixteen seventeen eighteen nineteen"
 ).split()
-TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()  # noqa: SIM905
 VOCABULARY = ["", "<start>", "<end>", *ONES, *TENS, "hundred", "thousand"]
 IDS = {word: i for i, word in enumerate(VOCABULARY)}
 
@@ -132,7 +132,7 @@ def make_loss(model: EncoderDecoder):
         logits = model.apply({"params": params}, batch.inputs, said)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, wanted)
         right = (logits.argmax(-1) == wanted).astype(jnp.float32)
-        counts = (wanted != FILLER) * batch.sample_weight[:, None]
+        counts = jnp.where(wanted == FILLER, 0.0, batch.sample_weight[:, None])
         loss = jaxrnn.Mean.of(losses, counts)
         return loss.value, {"loss": loss, "accuracy": jaxrnn.Mean.of(right, counts)}
 
@@ -179,7 +179,7 @@ def main(
     seeds: int = 3,
     train_examples: int = 20_000,
     test_examples: int = 2_000,
-    epochs: int = 8,
+    epochs: int = 6,
     batch_size: int = 128,
     features: int = 128,
     embed_features: int = 32,

@@ -26,6 +26,7 @@ COMMANDS = (
     "checkpoints",
     "host",
     "install_peers",
+    "latency",
     "parallel",
     "peers",
     "speed",
