@@ -2,8 +2,8 @@
 
 Command    python experiments/encoder_decoder.py   (`make encoder-decoder`)
 Time       2 minutes of processor time for three seeds
-Expect     0.99 of the numbers that were never seen right, greedily and with beams, and the
-           exported decoder says the same
+Expect     0.99 of unseen numbers right, greedily and with beams; the exported decoder
+           says the same
 
     417,032  ->  four hundred seventeen thousand thirty two
 

@@ -14,8 +14,8 @@ eagerly in inference mode, on one thread as ONNX Runtime does. "operator" is ONN
 LSTM or GRU; beside it stands what jax2onnx makes of our step and of our layer. Who is
 not installed is left out, and named.
 
-JAX computes in the thread that calls, as a service wants it: on a CPU it would else hand
-each call to another thread, which takes longer than a step where cores are busy
+JAX computes in the thread that calls, as a service wants it: on a CPU it would else
+hand each call to another thread, which takes longer than a step where cores are busy
 (`--asynchronous` shows it). Writes latency.jsonl.
 """
 
