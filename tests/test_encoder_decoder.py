@@ -146,18 +146,19 @@ def test_filler_in_a_source_changes_nothing():
 
 
 @pytest.mark.slow
-def test_learns_and_says_the_same_elsewhere(tmp_path, capsys):
-    encoder_decoder.main(
-        seeds=1,
-        train_examples=2000,
-        test_examples=200,
-        epochs=4,
-        batch_size=32,
-        features=48,
-        learning_rate=0.01,
-        width=2,
-        out=tmp_path,
-    )
+def test_learns_and_says_the_same_elsewhere(tmp_path, capsys, untyped):
+    with jax.numpy_dtype_promotion("standard"):  # as Optax' schedule needs it
+        untyped(encoder_decoder.main)(  # open sizes are no ints
+            seeds=1,
+            train_examples=2000,
+            test_examples=200,
+            epochs=4,
+            batch_size=32,
+            features=48,
+            learning_rate=0.01,
+            width=2,
+            out=tmp_path,
+        )
     (record,) = files.read_json_lines(tmp_path / "encoder_decoder.jsonl")
     assert record["accuracy"][-1] > 0.6  # of words; START alone decides none
     assert set(record["test"]) == {"greedy", "2 beams"}

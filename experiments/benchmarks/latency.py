@@ -2,7 +2,9 @@
 
 Command    make latency   (python experiments/benchmarks/latency.py)
 Time       2 minutes on 2 cores that others use too, most of it jax2onnx' start
-Expect     EXPECT
+Expect     in jit, a step as fast as ONNX' own operator, where Flax takes 1.4 times and
+           PyTorch 2.3 to 2.8 times as long; `rnn_step` by itself twice as long as in
+           jit, a layer's step by itself 24 times, which is Flax' binding of parameters
 
 A service waits for one step: what counts is what a call costs, not what a core can do.
 All ways have the same weights and are checked to give the same numbers. They take turns
