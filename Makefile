@@ -15,7 +15,7 @@ export TFDS_DATA_DIR := $(DATA_DIR)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help run imdb next-word adding-problem vanishing-gradient state-tracking selective-copying reproduce keras native bench bench-full accelerator survival random-layers test test-slow lint docs check format clean
+.PHONY: help run imdb next-word adding-problem vanishing-gradient state-tracking selective-copying encoder-decoder reproduce keras native bench bench-full latency accelerator survival random-layers test test-slow lint docs check format clean
 
 help:                             ## lists these
 	@sed -n 's/^\([a-z][a-z-]*\):[^#]*## /make \1\t/p' Makefile | expand -t 26
@@ -42,6 +42,9 @@ state-tracking: .venv/experiments ## which cells keep a state far beyond their t
 
 selective-copying: .venv/experiments ## which cells copy some tokens, leaving out the rest
 	$(BIN)/python experiments/selective_copying.py --seeds $(SEEDS) --out $(OUT)
+
+encoder-decoder: .venv/dev        ## numbers said in words: greedy, with beams, exported
+	$(BIN)/python experiments/encoder_decoder.py --seeds $(SEEDS) --out $(OUT)
 
 reproduce: .venv/dev              ## every tutorial; rewrites results/ and the tables
 	$(BIN)/python experiments/reproduce.py --seeds $(SEEDS)
@@ -71,6 +74,9 @@ bench-full: .venv/dev             ## all of it; rewrites results/ and the tables
 	$(BIN)/python experiments/benchmarks/checkpoints.py
 	$(BIN)/python experiments/reproduce.py --only-tables
 
+latency: .venv/dev .venv/onnx     ## one step at batch 1 beside Flax, ONNX Runtime, PyTorch
+	PYTHONPATH=.venv/onnx $(BIN)/python experiments/benchmarks/latency.py --out $(OUT)
+
 accelerator: .venv/dev            ## 8 minutes on a GPU: how exact, how fast; results/accelerators
 	$(BIN)/python experiments/benchmarks/accelerator.py
 
@@ -83,6 +89,8 @@ test: $(TEST_VENV)/dev            ## TESTS=tests/data JAX=newest; TFDS_DATA_DIR 
 
 test-slow: $(TEST_VENV)/dev       ## processes that are killed, sanitizers, thousands of cases
 	$(TEST_VENV)/bin/python -m pytest -n auto --maxprocesses 4 -m slow $(TESTS)
+
+onnx: $(TEST_VENV)/onnx           ## jax2onnx and ONNX Runtime: their test then runs
 
 gpu-compiler: $(TEST_VENV)/gpu-compiler ## XLA for an H100, on a CPU: its tests then run
 
@@ -118,6 +126,15 @@ clean:
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
 	  --target $@ $$($(@D)/bin/python -c 'import jax; v = jax.__version__; \
 	  print(f"jax-cuda13-plugin=={v} jax-cuda13-pjrt=={v} nvidia-cuda-nvrtc==13.0.88")')
+	touch $@
+
+# Beside the environment: pip would take an older orbax for jax2onnx, and twenty packages
+# that translating has no use for (0.2 GB as it is).
+%/onnx: %/dev
+	rm -rf $@
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	  --target $@ jax2onnx==0.17.1 onnx==1.23.2 onnx-ir==1.1.0 onnxruntime==1.32.0 \
+	  sympy==1.14.0 mpmath==1.4.1
 	touch $@
 
 .venv/experiments .venv/docs .venv/dev: NEEDS := 11

@@ -140,9 +140,9 @@ def rnn(
       True
     """
     steps = Steps(inputs, mask, resets)
-    carry = _checked(cell, params, steps, initial_carry)
+    carry, features = _checked(_check_rnn, cell, params, steps, initial_carry)
     dtype = _dtype_of(dtype, inputs, *params.values())
-    solver = solver or _default_solver(cell, params, steps, dtype)
+    solver = solver or _default_solver(cell, features, params, steps, dtype)
     return _rnn(
         dict(params),
         carry,
@@ -187,9 +187,9 @@ def rnn_carries(
       ((7, 5, 3), True)
     """
     steps = Steps(inputs, mask, resets)
-    carry = _checked(cell, params, steps, initial_carry)
+    carry, features = _checked(_check_rnn, cell, params, steps, initial_carry)
     dtype = _dtype_of(dtype, inputs, *params.values())
-    solver = solver or _default_solver(cell, params, steps, dtype)
+    solver = solver or _default_solver(cell, features, params, steps, dtype)
     return _rnn_carries(
         dict(params),
         carry,
@@ -237,14 +237,8 @@ def rnn_step(
       >>> jnp.allclose(output, rnn(gru, params, inputs)[1][-1], atol=1e-6).item()
       True
     """
-    if inputs.ndim < 1:
-        raise ValueError(
-            "inputs must have the axes (*batch, in_features), got shape ()."
-        )
-    check_floating(inputs)
-    _check_params(cell, params, inputs.shape[-1])
-    check_marks("resets", "a new episode", resets, inputs, axes="(*batch,)")
-    carry = _as_carry("carry", cell, params, carry, inputs.shape[:-1])
+    steps = Steps(inputs, resets=resets)
+    carry, _ = _checked(_check_step, cell, params, steps, carry)
     dtype = _dtype_of(dtype, inputs, *jax.tree.leaves(carry))
     return _step(dict(params), carry, inputs, resets, cell=cell, dtype=dtype)
 
@@ -326,7 +320,11 @@ def _rnn(
 
 def _dtype_of(dtype: Any, *arrays: Any) -> Any:
     """That of the computation: the one asked for, or what the arrays promote to."""
-    dtype = jnp.result_type(*arrays) if dtype is None else dtype
+    if dtype is None:
+        # One dtype needs no promotion, which would take a fifth of an eager step.
+        found = {array.dtype for array in arrays}
+        weak = any(getattr(array, "weak_type", True) for array in arrays)  # or NumPy's
+        dtype = jnp.result_type(*arrays) if weak or len(found) > 1 else found.pop()
     check_dtype("the dtype of a recurrence (of dtype, inputs and params)", dtype)
     return dtype
 
@@ -335,9 +333,9 @@ def _in_dtype(dtype: Any, arrays: Any) -> Any:
     return jax.tree.map(lambda x: x.astype(dtype), arrays)
 
 
-def _default_solver(cell: Cell, params: Params, steps: Steps, dtype: Any) -> Solver:
-    carry = jax.eval_shape(lambda p: cell.initial_carry(p, ()), params)
-    features = jax.tree.leaves(carry)[-1].shape[-1]
+def _default_solver(
+    cell: Cell, features: int, params: Params, steps: Steps, dtype: Any
+) -> Solver:
     values = math.prod(steps.inputs.shape[:-1]) * features
     axes = batch_axes(params, steps)
     if axes is not None:  # each device runs it on its own rows
@@ -347,9 +345,41 @@ def _default_solver(cell: Cell, params: Params, steps: Steps, dtype: Any) -> Sol
 
 
 def _checked(
-    cell: Cell, params: Params, steps: Steps, initial_carry: Carry | None
-) -> Carry | None:
-    """The initial carry in the structure of the cell's own, if all else fits too."""
+    check: Any, cell: Cell, params: Params, steps: Steps, carry: Carry | None
+) -> tuple[Carry | None, int]:
+    """The carry in the structure of the cell's own, if all else fits; its features.
+
+    To check is to trace what the cell does, which takes longer than a step. So what
+    fits is known by its shapes and dtypes from then on.
+    """
+    arrays, structure = jax.tree.flatten((dict(params), steps, carry))
+    kinds = tuple([_kind(array) for array in arrays])
+    if any(isinstance(array, jax.core.Tracer) for array in arrays):
+        # No key: open sizes of two programs cannot be compared.
+        of_carry, features = _check.__wrapped__(check, cell, structure, kinds)
+    else:
+        of_carry, features = _check(check, cell, structure, kinds)
+    if carry is not None:
+        carry = jax.tree.unflatten(of_carry, jax.tree.leaves(carry))
+    return carry, features
+
+
+def _kind(array: Any) -> tuple[Any, Any]:
+    array = array if hasattr(array, "dtype") else np.asarray(array)
+    return array.shape, array.dtype
+
+
+@functools.lru_cache(maxsize=256)
+def _check(check: Any, cell: Cell, structure: Any, kinds: Any) -> tuple[Any, int]:
+    """What `check` says of arrays of these shapes and dtypes."""
+    arrays = [jax.ShapeDtypeStruct(*kind) for kind in kinds]
+    return check(cell, *jax.tree.unflatten(structure, arrays))
+
+
+def _check_rnn(
+    cell: Cell, params: Params, steps: Steps, carry: Carry | None
+) -> tuple[Any, int]:
+    """The structure of the cell's carry and its features, if all fits."""
     inputs = steps.inputs
     if inputs.ndim < 2:
         raise ValueError(
@@ -357,12 +387,29 @@ def _checked(
             f"got shape {inputs.shape}; give a sequence of scalars as inputs[:, None]."
         )
     check_floating(inputs)
-    _check_params(cell, params, inputs.shape[-1])
+    features = _check_params(cell, params, inputs.shape[-1])
     check_marks("mask", "valid", steps.mask, inputs)
     check_marks("resets", "a new episode", steps.resets, inputs)
-    if initial_carry is None:
-        return None
-    return _as_carry("initial_carry", cell, params, initial_carry, steps.batch_shape)
+    if carry is None:
+        return None, features
+    name, batch_shape = "initial_carry", steps.batch_shape
+    return _check_carry(name, cell, params, carry, batch_shape), features
+
+
+def _check_step(
+    cell: Cell, params: Params, steps: Steps, carry: Carry
+) -> tuple[Any, int]:
+    """As `_check_rnn`, of one step."""
+    inputs = steps.inputs
+    if inputs.ndim < 1:
+        raise ValueError(
+            "inputs must have the axes (*batch, in_features), got shape ()."
+        )
+    check_floating(inputs)
+    features = _check_params(cell, params, inputs.shape[-1])
+    check_marks("resets", "a new episode", steps.resets, inputs, axes="(*batch,)")
+    batch_shape = inputs.shape[:-1]
+    return _check_carry("carry", cell, params, carry, batch_shape), features
 
 
 def check_floating(inputs: Any) -> None:
@@ -374,7 +421,8 @@ def check_floating(inputs: Any) -> None:
         )
 
 
-def _check_params(cell: Cell, params: Params, in_features: int) -> None:
+def _check_params(cell: Cell, params: Params, in_features: int) -> int:
+    """The features of the cell's carry, if the parameters fit."""
     names = param_names(cell)
     if set(params) != names:
         raise ValueError(
@@ -390,6 +438,7 @@ def _check_params(cell: Cell, params: Params, in_features: int) -> None:
                 f"and features={features} takes {name} of shape "
                 f"{spec.shape}, got {params[name].shape}."
             )
+    return features
 
 
 def check_marks(
@@ -410,10 +459,10 @@ def check_marks(
         )
 
 
-def _as_carry(
+def _check_carry(
     name: str, cell: Cell, params: Params, carry: Carry, batch_shape: tuple[int, ...]
-) -> Carry:
-    """The carry in the structure of the cell's own; a plain tuple becomes one."""
+) -> Any:
+    """The structure of the cell's own carry; a plain tuple may stand for one."""
     expected = jax.eval_shape(lambda p: cell.initial_carry(p, batch_shape), params)
     structure = jax.tree.structure(expected)
     if isinstance(carry, tuple | list) and len(carry) == structure.num_leaves > 1:
@@ -431,4 +480,4 @@ def _as_carry(
                 f"{name} must be floating point, got {leaf.dtype}; convert numbers "
                 "with carry.astype(jnp.float32)."
             )
-    return carry
+    return structure

@@ -8,6 +8,7 @@ import time
 
 import host
 import jax
+import latency
 import machine
 import numpy as np
 import parallel
@@ -26,6 +27,7 @@ COMMANDS = (
     "checkpoints",
     "host",
     "install_peers",
+    "latency",
     "parallel",
     "peers",
     "speed",
@@ -176,3 +178,37 @@ def test_host_and_device_train_alike(monkeypatch):
     assert [row["updates"] for row in rows] == [4, 4, 4]
     np.testing.assert_allclose([r["loss"] for r in rows], rows[0]["loss"], rtol=1e-5)
     assert rows[0]["ratio"] == rows[0]["ratio_of_min"] == 1
+
+
+# The latency of a step.
+
+
+def test_latency_is_measured_of_all_who_are_installed(tmp_path, monkeypatch, capsys):
+    def nobody(problem):
+        raise ImportError("needs nothing that there is")
+
+    peers = {n: latency.PEERS[n] for n in ("jaxrnn", "flax.linen")}
+    monkeypatch.setattr(latency, "PEERS", {"nobody": nobody} | peers)
+    monkeypatch.setattr(latency, "LAYERS", {"lstm": jaxrnn.LSTM})
+    found = latency.main(in_features=2, features=3, time=4, repeats=2, out=tmp_path)
+    about, *records = files.read_json_lines(tmp_path / "latency.jsonl")
+    assert [about, *records] == found
+    assert about["not_installed"] == {"nobody": "needs nothing that there is"}
+    assert "nobody is not installed: needs nothing" in capsys.readouterr().err
+    ways = [(record["what"], record["way"]) for record in records]
+    assert ways == [
+        ("lstm, one step", "jaxrnn, rnn_step"),
+        ("lstm, one step", "jaxrnn, layer's step"),
+        ("lstm, one step", "jaxrnn, rnn_step in jit"),
+        ("lstm, one step", "jaxrnn, layer's step in jit"),
+        ("lstm, one step", "flax.linen, in jit"),
+        ("lstm, 4 steps", "jaxrnn, in jit"),
+        ("lstm, 4 steps", "flax.linen, in jit"),
+    ]
+    assert records[2]["of_jaxrnn_in_jit"] == records[5]["of_jaxrnn_in_jit"] == 1
+
+
+def test_ways_with_other_numbers_are_refused():
+    ways = {"jaxrnn, in jit": lambda: np.ones(2), "other": lambda: np.zeros(2)}
+    with pytest.raises(ValueError, match=r"the same numbers, other is 1\.0 away"):
+        latency.measured("a step", ways, 1, 1)

@@ -207,6 +207,31 @@ def test_one_step_after_another_is_the_whole(cell):
     )  # 8 bits
 
 
+def test_what_fits_is_checked_once(untyped):
+    """By shapes and dtypes: a check takes a trace of the cell, longer than a step."""
+    looked = []
+
+    def initial_carry(params, batch_shape):
+        looked.append(batch_shape)
+        return jaxrnn.gru.initial_carry(params, batch_shape)
+
+    cell = jaxrnn.gru._replace(initial_carry=initial_carry)
+    params, inputs, first = random_problem(cell, np.float32)
+    for run in (
+        lambda: jaxrnn.rnn_step(cell, params, first, inputs[0]),
+        lambda: jaxrnn.rnn(cell, params, inputs, initial_carry=first),
+    ):
+        run()
+        assert looked
+        looked.clear()
+        run()
+        assert not looked
+    with pytest.raises(ValueError, match="carry must have the shapes"):
+        untyped(jaxrnn.rnn_step)(cell, params, first[:, :-1], inputs[0])
+    with pytest.raises(TypeError, match="floating point, got int32"):
+        untyped(jaxrnn.rnn_step)(cell, params, first, inputs[0].astype(int))
+
+
 def test_a_plain_pair_is_an_lstm_carry():
     params, inputs, first = random_problem(jaxrnn.lstm, np.float32)
     for pair in (tuple(first), list(first)):
