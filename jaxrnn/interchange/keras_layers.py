@@ -153,7 +153,8 @@ def _class_name(entry: Config) -> str:
 
 def _read_layer(class_name: str, config: Config, version: Version) -> tuple[Any, ...]:
     name = config["name"]
-    _check_dtype(config)
+    if class_name != "Embedding" or config.get("dtype") != "int32":
+        _check_dtype(config)  # Keras 2.0 says there which ids go in
     match class_name:
         case "Embedding":
             _check_known(config, "input_dim", "output_dim", "mask_zero")

@@ -12,7 +12,7 @@ A whole model, `.h5` or `.hdf5`, or its weights alone:
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,8 +24,6 @@ from jaxrnn.interchange.hdf5 import check_array, items_below, read_array, read_w
 from jaxrnn.interchange.keras import keras_shapes, single_layers
 from jaxrnn.interchange.keras_cudnn import check_bias, is_cudnn
 from jaxrnn.interchange.structure import join
-
-Weights = Mapping[str, Any]  # dataset by name, in Keras' order
 
 _ROOT, _OPTIMIZER = "model_weights", "optimizer_weights"
 _WAY_OUT = "load the model with the Keras that made it and save it again"
@@ -46,8 +44,8 @@ def is_legacy(tree: Any) -> bool:
     )
 
 
-def legacy_layers(path: Path, tree: Any, length: int) -> dict[str, Weights]:
-    """The weights of every layer, in the order of the layers and of their weights.
+def legacy_layers(path: Path, tree: Any, length: int) -> dict[str, dict[str, Any]]:
+    """The weights of every layer: `{layer: {name: dataset}}`, in Keras' order.
 
     Args:
       path: the file's name, for errors.

@@ -106,27 +106,28 @@ def layer_datasets(path: Path, tree: Any, below: str = "") -> dict[str, Any]:
     root = next((name for name in ("layers", _OLD_ROOT) if name in names), None)
     if root is None:
         raise BadFile(path, "hold a group layers, as Keras 3 makes", names, _WAY_OUT)
-    if below:
-        _check_part(path, tree, root, below)
+    part = join(root, below) if below else root
+    _check_part(path, tree, root, below)
     return {
         f"layers/{join(below, name)}": dataset
-        for name, dataset in datasets_below(path, tree, join(root, below)).items()
+        for name, dataset in datasets_below(path, tree, part).items()
         if "seed_generator/" not in name
     }
 
 
 def _check_part(path: Path, tree: Any, root: str, below: str) -> None:
-    """Every group on the way is one of this file; datasets_below looks at the last."""
-    group = root
-    for name in ("", *below.split("/")):
-        parent, group = group, join(group, name) if name else group
-        kinds = tree.get(group, getlink=True, getclass=True)
-        if name and name not in list(tree[parent]):
-            found = f"{sorted(tree[parent])} in {parent}"
+    """Raises a `BadFile` unless all groups on the way are there, in this very file."""
+    parent = tree
+    for name in join(root, below).rstrip("/").split("/"):
+        if name not in list(parent):
+            found = f"{sorted(parent)} in {parent.name}"
             raise BadFile(path, f"hold a layer {below}", found, "name one of these")
-        if kinds is None or kinds.__name__ != "HardLink":
+        link = parent.get(name, getlink=True)
+        if type(link).__name__ != "HardLink":
             rule = "hold no links, to other files or within"
-            raise BadFile(path, rule, f"a link {group}", "save it again with Keras")
+            found = f"{type(link).__name__} {name}"
+            raise BadFile(path, rule, found, "save the model again with Keras")
+        parent = parent[name]
 
 
 def check_places(

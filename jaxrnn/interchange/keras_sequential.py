@@ -80,9 +80,9 @@ def sequential_config(model: Sequential, params: Params, *, mask_zero: bool) -> 
             masked = masked and layer.call_options.return_sequences
             width = _width(layer)
         elif isinstance(layer, nn.Dense):
-            follows = after[0] if after else None
-            is_activation = callable(follows) and not isinstance(follows, nn.Module)
-            function = follows if is_activation and follows is not flatten else linear
+            follows = after[0] if after else linear
+            is_layer = isinstance(follows, nn.Module) or follows is flatten
+            function = linear if is_layer else follows
             units, use_bias = layer.features, layer.use_bias
             activation = activation_name(function)
             options = {"use_bias": use_bias, "activation": activation}

@@ -9,7 +9,6 @@ from jaxtyping import Array, Bool
 from jaxrnn.cells.base import AnyArray
 from jaxrnn.layers.linen import Embed, Layer
 from jaxrnn.layers.linen_wrappers import adopted
-from jaxrnn.models.parts import given
 
 
 def flatten(values: Array) -> Array:
@@ -116,7 +115,7 @@ class Sequential(nn.Module):
                     values, own = values
                 mask = own if mask is None else mask
             elif isinstance(layer, Layer):
-                values = layer(values, mask=mask, **given(deterministic))
+                values = layer(values, mask=mask, deterministic=deterministic)
             elif isinstance(layer, nn.Dropout):
                 values = layer(values, deterministic=self._is_silent(deterministic))
             else:
