@@ -21,7 +21,11 @@ from jaxrnn.interchange.structure import check_shape
 _FLOATS = ("float16", "float32", "float64")
 _MOST_WORDS = 2**28  # bytes that the words of an attribute might take
 _READABLE = "hold an HDF5 tree that can be read"
-_WAY_OUT = "open it with Keras and save the model again"
+_WAY_OUT = (
+    "if you trust it, write its groups, arrays and attributes to a new file with h5py, "
+    "each array whole and uncompressed"
+)
+_DAMAGED = "get another copy of it, this one is damaged"
 
 
 @contextlib.contextmanager
@@ -39,7 +43,7 @@ def opened_tree(
       The `h5py.File`.
     """
     h5py = optional("h5py", "interchange")
-    with refusing(path, _READABLE, _WAY_OUT), h5py.File(content, mode) as tree:
+    with refusing(path, _READABLE, _DAMAGED), h5py.File(content, mode) as tree:
         yield tree
 
 
@@ -152,7 +156,7 @@ def check_array(
         found = (
             f"{stored} bytes in a file of {length} for the {promised} of {dataset.name}"
         )
-        raise BadFile(path, rule, found, _WAY_OUT)
+        raise BadFile(path, rule, found, _DAMAGED)
 
 
 def read_array(dataset: Any) -> np.ndarray:

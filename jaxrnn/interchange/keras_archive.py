@@ -16,7 +16,7 @@ from jaxrnn.files.refused import parse_json, refusing
 WEIGHTS = "model.weights.h5"  # the member that is the tree
 _HDF5 = b"\x89HDF"
 _MOST_UNPACKED = 20  # times the file: JSON may be compressed so far
-_WAY_OUT = "load the model with the Keras that made it and save it again"
+_WAY_OUT = "get another copy of it, this one is damaged"
 
 
 def is_archive(file: io.BufferedIOBase) -> bool:

@@ -127,7 +127,11 @@ def layer_place(path: Path, config: Any, name: str) -> str:
     """
     if name.startswith("layers/"):
         return name.removeprefix("layers/")
-    with refusing(path, "list its layers in config.json", "save it again with Keras"):
+    with refusing(
+        path,
+        "list its layers in config.json",
+        "get another copy of it, this one is damaged",
+    ):
         entries = config["config"]["layers"]
         classes = [entry["class_name"] for entry in entries]
         names = [entry["config"]["name"] for entry in entries]

@@ -26,7 +26,7 @@ from jaxrnn.interchange.keras_cudnn import check_bias, is_cudnn
 from jaxrnn.interchange.structure import join
 
 _ROOT, _OPTIMIZER = "model_weights", "optimizer_weights"
-_WAY_OUT = "load the model with the Keras that made it and save it again"
+_WAY_OUT = "get another copy of it, this one is damaged"
 _OTHER = "it is of another model, or `like` has other settings"
 # Keras' names of a weight -> ours.
 _NAMES = {

@@ -39,7 +39,7 @@ _WAY_OUT = (
     "build its layers in jaxrnn and read the weights by load_keras(path, like=params), "
     "or of one layer by load_keras(path, like=params, layer=its_name)"
 )
-_DAMAGED = "load the model with the Keras that made it and save it again"
+_DAMAGED = "get another copy of it, this one is damaged"
 _Named = list[tuple[str, nn.Module]]
 
 

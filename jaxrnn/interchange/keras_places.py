@@ -126,7 +126,7 @@ def _check_part(path: Path, tree: Any, root: str, below: str) -> None:
         if type(link).__name__ != "HardLink":
             rule = "hold no links, to other files or within"
             found = f"{type(link).__name__} {name}"
-            raise BadFile(path, rule, found, "save the model again with Keras")
+            raise BadFile(path, rule, found, "get another copy of it")
         parent = parent[name]
 
 

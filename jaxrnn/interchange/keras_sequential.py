@@ -89,9 +89,7 @@ def sequential_config(model: Sequential, params: Params, *, mask_zero: bool) -> 
             new = [layer_config("Dense", dtype, units=units, **options)]
             width = layer.features
         elif isinstance(layer, nn.Dropout):
-            time = {(): "Dropout", (1,): "SpatialDropout1D"}
-            class_name = time.get(tuple(layer.broadcast_dims), "")
-            new = [layer_config(class_name, dtype, rate=layer.rate)]
+            new = [layer_config(_dropout_class(layer), dtype, rate=layer.rate)]
         elif layer is flatten:
             new = [layer_config("Flatten", dtype)]
             shape = _with_time(shape, names[number + 1 :], params, width)
@@ -99,8 +97,8 @@ def sequential_config(model: Sequential, params: Params, *, mask_zero: bool) -> 
         elif isinstance(layer, nn.Module):
             raise TypeError(
                 "a layer of a Sequential must be an Embed, a recurrent layer, a Dense, "
-                f"a Dropout or a function for Keras, got {type(layer).__name__}; save "
-                "the parameters by save_keras_weights."
+                f"a Dropout or a function for Keras, got {type(layer).__name__}; "
+                "jax.export saves any model."
             )
         elif number and isinstance(model.layers[number - 1], nn.Dense):
             continue  # the activation of that one
@@ -116,6 +114,17 @@ def sequential_config(model: Sequential, params: Params, *, mask_zero: bool) -> 
     _check_params(model, params, shape, of_ids)
     inputs = input_config([None, *shape], "int32" if of_ids else None)
     return sequential_of([inputs, *chain])
+
+
+def _dropout_class(layer: nn.Dropout) -> str:
+    classes = {(): "Dropout", (1,): "SpatialDropout1D"}
+    dims = tuple(layer.broadcast_dims)
+    if dims not in classes:
+        raise ValueError(
+            "a Dropout must draw for every number, or once for all steps by "
+            f"broadcast_dims=(1,), got {dims}; jax.export saves any model."
+        )
+    return classes[dims]
 
 
 def _input_shape(
@@ -164,8 +173,8 @@ def _recurrent(
             raise ValueError(
                 "a Bidirectional has zeros where the mask is False in Keras 3, and is "
                 "read by a recurrent layer, which skips these steps, or has no "
-                f"hold_outputs, got hold_outputs=True before {reader}; export the "
-                "model by jax.export."
+                f"hold_outputs, got hold_outputs=True before {reader}; jax.export "
+                "saves any model."
             )
     return configs
 
