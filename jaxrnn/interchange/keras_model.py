@@ -146,7 +146,10 @@ def _from_legacy(
 
 def _read_chain(path: Path, config: Any, version: Any) -> list[KerasLayer]:
     with refusing(path, _RULE, _WAY_OUT):
-        return read_sequential(config, read_version(version))
+        chain = read_sequential(config, read_version(version))
+        if not _with_weights(chain):
+            raise ValueError("no layer with weights")
+    return chain
 
 
 def _with_weights(chain: list[KerasLayer]) -> list[tuple[str, str, Any]]:

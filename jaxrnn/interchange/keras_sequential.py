@@ -173,8 +173,8 @@ def _recurrent(
             raise ValueError(
                 "a Bidirectional has zeros where the mask is False in Keras 3, and is "
                 "read by a recurrent layer, which skips these steps, or has no "
-                f"hold_outputs, got hold_outputs=True before {reader}; jax.export "
-                "saves any model."
+                f"hold_outputs, got hold_outputs=True before {type(reader).__name__}; "
+                "jax.export saves any model."
             )
     return configs
 

@@ -29,8 +29,8 @@ class Sequential(nn.Module):
     it on too. As in Keras, the mask of a layer with `keep_order=False` is not reversed
     with its outputs.
 
-    The parameters of a layer stand under its `name`, or under `layers_0`, `layers_1`
-    and so on. Functions are layers without parameters: leave out the last one,
+    The parameters of a layer stand under its `name`, or under `layer_0`, `layer_1` and
+    so on. Functions are layers without parameters: leave out the last one,
     `Sequential(model.layers[:-1])`, to get logits with the same parameters.
 
     Attributes:
@@ -51,7 +51,7 @@ class Sequential(nn.Module):
       >>> ids = jnp.array([[1, 2, 0]])
       >>> variables = model.init(jax.random.key(0), ids)
       >>> list(variables["params"]), model.apply(variables, ids).shape
-      (['embedding', 'layers_1', 'dense'], (1, 2))
+      (['embedding', 'layer_1', 'dense'], (1, 2))
     """
 
     layers: Sequence[Any]
@@ -67,7 +67,7 @@ class Sequential(nn.Module):
             _check_layer(layer)
         if self.names is None:  # Flax forgets the names of what stands in a list
             self.names = tuple(
-                getattr(layer, "name", None) or f"layers_{number}"
+                getattr(layer, "name", None) or f"layer_{number}"
                 for number, layer in enumerate(self.layers)
             )
         self.layers = tuple(
