@@ -109,15 +109,15 @@ def read_words(path: Path, item: Any, name: str, *, most: int) -> list[str]:
     """
     h5py = optional("h5py", "interchange")
     attribute = item.attrs.get_id(name)
-    if 0 in attribute.shape:
-        return []  # which may be of any dtype: Keras 2 writes floats
+    shape = attribute.shape  # None where there is no space
+    if shape is not None and 0 in shape:
+        return []  # of any dtype: Keras 2 writes floats
     kind = h5py.check_string_dtype(attribute.dtype)
-    is_null = attribute.get_space().get_simple_extent_type() == h5py.h5s.NULL
-    if kind is None or is_null or len(attribute.shape) > 1:
+    if kind is None or shape is None or len(shape) > 1:
         rule = "have words in its attributes, one or a list"
-        found = f"{attribute.dtype} of shape {attribute.shape} in {name}"
+        found = f"{attribute.dtype} of shape {shape} in {name}"
         raise BadFile(path, rule, found, _WAY_OUT)
-    count = math.prod(attribute.shape)
+    count = math.prod(shape)
     if count * (kind.length or 1) > most or (
         kind.length is None and count * most > _MOST_WORDS
     ):
@@ -125,7 +125,7 @@ def read_words(path: Path, item: Any, name: str, *, most: int) -> list[str]:
         found = f"{count} words in {name} in a file with {most} bytes beside arrays"
         raise BadFile(path, rule, found, _WAY_OUT)
     value = item.attrs[name]
-    words = [value] if attribute.shape == () else list(value)
+    words = [value] if shape == () else list(value)
     return [x.decode() if isinstance(x, bytes) else str(x) for x in words]
 
 

@@ -76,7 +76,7 @@ def load_keras_model(path: Path) -> tuple[Sequential, dict[str, Any]]:
       >>> inputs = jnp.ones((1, 5, 3))
       >>> params = model.init(jax.random.key(0), inputs)["params"]
       >>> with tempfile.TemporaryDirectory() as folder:
-      ...     save_keras_model(f"{folder}/rnn.keras", model, params)
+      ...     interchange.save_keras_model(f"{folder}/rnn.keras", model, params)
       ...     loaded, same = load_keras_model(f"{folder}/rnn.keras")
       >>> want = model.apply({"params": params}, inputs)
       >>> bool((loaded.apply({"params": same}, inputs) == want).all())
