@@ -19,7 +19,7 @@ from jaxrnn.interchange.keras_config import ACTIVATIONS, MERGES
 from jaxrnn.interchange.keras_places import numbered
 from jaxrnn.layers.linen import GRU, LSTM, Embed, SimpleRNN
 from jaxrnn.layers.linen_wrappers import Bidirectional
-from jaxrnn.models.sequential import flatten
+from jaxrnn.models.sequential import flatten, is_reserved
 
 Config = Mapping[str, Any]
 
@@ -54,8 +54,8 @@ class KerasLayer(NamedTuple):
     Attributes:
       name: Keras' name of it.
       place: where Keras 3 keeps its weights, such as "lstm_1".
-      layers: the same for a Sequential of jaxrnn: a module named `name`, a function,
-        one after the other, or nothing.
+      layers: the same for a Sequential of jaxrnn: a module of that name (see
+        `own_name`), a function, one after the other, or nothing.
     """
 
     name: str
@@ -142,6 +142,11 @@ def layer_place(path: Path, config: Any, name: str) -> str:
     return numbered(classes)[number] + inside
 
 
+def own_name(name: str) -> str:
+    """The name in a Sequential of jaxrnn, where some names are taken."""
+    return f"{name}_" if is_reserved(name) else name
+
+
 def _words(error: Exception) -> str:
     return f"no {error}" if isinstance(error, KeyError) else str(error)
 
@@ -156,7 +161,7 @@ def _class_name(entry: Config) -> str:
 
 
 def _read_layer(class_name: str, config: Config, version: Version) -> tuple[Any, ...]:
-    name = config["name"]
+    name = own_name(config["name"])
     if class_name != "Embedding" or config.get("dtype") != "int32":
         _check_dtype(config)  # Keras 2.0 says there which ids go in
     match class_name:
@@ -211,7 +216,7 @@ def _bidirectional(config: Config, version: Version) -> Bidirectional:
         for entry, _ in pair
     ]
     merge = merges[config["merge_mode"]]
-    return Bidirectional(*layers, merge=merge, name=config["name"])
+    return Bidirectional(*layers, merge=merge, name=own_name(config["name"]))
 
 
 def _recurrent(
@@ -258,7 +263,7 @@ def _recurrent(
         reverse=reverse,
         keep_order=both or not (reverse and sequences),
         hold_outputs=holds and sequences,
-        name=None if both else config["name"],
+        name=None if both else own_name(config["name"]),
         **settings,
     )
 

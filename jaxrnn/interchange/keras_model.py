@@ -16,6 +16,7 @@ from jaxrnn.interchange.keras_layers import (
     CLASSES,
     KerasLayer,
     layer_shapes,
+    own_name,
     read_sequential,
     read_version,
 )
@@ -108,10 +109,11 @@ def _from_archive(
         datasets = layer_datasets(path, opened)
         like, groups = {}, {}
         for name, place, module in _with_weights(chain):
-            first = next(iter(layer_groups(f"layers/{place}", name, _any(module))))
+            own, base = own_name(name), f"layers/{place}"
+            first = next(iter(layer_groups(base, own, _any(module))))
             rows = _rows(path, name, datasets.get(f"{first}/vars/0"))
-            like[name] = layer_shapes(module, rows)
-            groups |= layer_groups(f"layers/{place}", name, like[name])
+            like[own] = layer_shapes(module, rows)
+            groups |= layer_groups(base, own, like[own])
         check_places(path, datasets, groups, tree.seek(0, io.SEEK_END))
         want = places(groups)
         arrays = {want[place][0]: read_array(datasets[place]) for place in want}
@@ -134,7 +136,7 @@ def _from_legacy(
         for name, _, module in _with_weights(chain):
             of_layer = list(layers.pop(name, {}).items())
             rows = _rows(path, name, of_layer[0][1] if of_layer else None)
-            like[name] = layer_shapes(module, rows)
+            like[own_name(name)] = layer_shapes(module, rows)
             weights += of_layer
         rest = [name for name, of_layer in layers.items() if of_layer]
         if rest:

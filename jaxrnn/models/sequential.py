@@ -1,5 +1,6 @@
 """What does a chain of layers compute that was written as a Keras Sequential?"""
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,6 +20,17 @@ def flatten(values: Array) -> Array:
       (5, 14)
     """
     return values.reshape(values.shape[0], -1)
+
+
+def is_reserved(name: str) -> bool:
+    """Whether a name has a meaning of its own in Flax or in trees of parameters.
+
+    Example:
+      >>> is_reserved("layers_0"), is_reserved("lstm_1")
+      (True, False)
+    """
+    taken = ("params", "forward", "reverse", "layers", "names")
+    return name in taken or re.fullmatch(r"layers_\d+", name) is not None
 
 
 class Sequential(nn.Module):
@@ -41,8 +53,9 @@ class Sequential(nn.Module):
 
     Raises:
       TypeError: a layer that is neither a module nor a function.
-      ValueError: no layer; a recurrent layer that returns more than its outputs, or
-        in other axes.
+      ValueError: no layer; a name that stands for something else in a tree of
+        parameters, such as "forward" or "layers_0"; a recurrent layer that returns
+        more than its outputs, or in other axes.
 
     Example:
       >>> embed = Embed(10, 4, mask_zero=True, name="embedding")
@@ -69,6 +82,11 @@ class Sequential(nn.Module):
             self.names = tuple(
                 getattr(layer, "name", None) or f"layer_{number}"
                 for number, layer in enumerate(self.layers)
+            )
+        for name in filter(is_reserved, self.names):
+            raise ValueError(
+                "a layer must have a name that means nothing else in parameters, got "
+                f"{name!r}; name it {name + '_'!r}."
             )
         self.layers = tuple(
             adopted(layer) if isinstance(layer, nn.Module) else layer

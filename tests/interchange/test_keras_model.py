@@ -133,6 +133,22 @@ def test_a_part_of_a_model(folder):
         )
 
 
+def test_names_that_are_taken_here(tmp_path):
+    """Keras lets a layer be named as a direction, or as Flax names one in a list."""
+    path = tmp_path / "a.h5"
+    weights = {"kernel:0": np.ones((2, 2), "f4"), "bias:0": np.ones(2, "f4")}
+    names = ("forward", "reverse", "layers_1", "params")
+    chain = [("Dense", DENSE | {"name": name}) for name in names]
+    write_legacy(path, dict.fromkeys(names, weights), config=config_of(*chain))
+    model, params = load_keras_model(path)
+    assert list(params) == [f"{name}_" for name in names]
+    assert (np.asarray(apply(model, params, np.ones((1, 2)))) == 31).all()
+    save_keras_model(tmp_path / "a.keras", model, params)
+    again, same = load_keras_model(tmp_path / "a.keras")
+    jax.tree.map(np.testing.assert_array_equal, same, params)
+    assert again.names == model.names
+
+
 def test_hard_sigmoid_goes_to_keras_3_by_its_weights(folder, tmp_path):
     """Two models with it: in gates, and behind a Dense."""
     for name in ("keras_2.2.4", "keras_2.2.4_flatten"):
@@ -402,6 +418,8 @@ def test_a_sequential_says_what_it_takes():
         jaxrnn.Sequential([jaxrnn.GRU])
     with pytest.raises(ValueError, match="leave out return_carry"):
         jaxrnn.Sequential([jaxrnn.GRU(2, return_carry=True)])
+    with pytest.raises(ValueError, match="got 'forward'; name it 'forward_'"):
+        jaxrnn.Sequential([jaxrnn.GRU(2, name="forward")])
     rows = np.ones((2, 6, 3), np.float32)
     model = jaxrnn.Sequential([jaxrnn.GRU(2, return_sequences=True), flatten])
     variables = model.init(jax.random.key(0), rows)
