@@ -27,8 +27,8 @@ from jaxrnn.interchange.keras_archive import (
     weights_inside,
     write_archive,
 )
+from jaxrnn.interchange.keras_chain import layer_place
 from jaxrnn.interchange.keras_config import keras_config
-from jaxrnn.interchange.keras_layers import layer_place
 from jaxrnn.interchange.keras_legacy import is_legacy, legacy_arrays, legacy_layers
 from jaxrnn.interchange.keras_places import (
     Groups,

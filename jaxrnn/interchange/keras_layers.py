@@ -1,4 +1,4 @@
-"""Which layers of jaxrnn are those that the configuration of a Keras Sequential lists?
+"""Which layer of jaxrnn is a layer of Keras, by its configuration?
 
 Every setting that a prediction depends on is read, or refused by name; what acts on
 training alone, such as initial values and regularizers, is passed over.
@@ -13,10 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrnn.cells.activations import keras2_hard_sigmoid, linear
-from jaxrnn.files import BadFile, Path
-from jaxrnn.files.refused import refusing
 from jaxrnn.interchange.keras_config import ACTIVATIONS, MERGES
-from jaxrnn.interchange.keras_places import numbered
 from jaxrnn.layers.linen import GRU, LSTM, Embed, SimpleRNN
 from jaxrnn.layers.linen_wrappers import Bidirectional
 from jaxrnn.models.sequential import flatten, is_reserved
@@ -48,21 +45,6 @@ class Version(NamedTuple):
     both_hold: bool  # a Bidirectional repeats its output where the mask is False
 
 
-class KerasLayer(NamedTuple):
-    """A layer of a Keras Sequential.
-
-    Attributes:
-      name: Keras' name of it.
-      place: where Keras 3 keeps its weights, such as "lstm_1".
-      layers: the same for a Sequential of jaxrnn: a module of that name (see
-        `own_name`), a function, one after the other, or nothing.
-    """
-
-    name: str
-    place: str
-    layers: tuple[Any, ...]
-
-
 def read_version(word: str) -> Version:
     """What a file of this version of Keras means.
 
@@ -84,74 +66,12 @@ def read_version(word: str) -> Version:
     )
 
 
-def read_sequential(config: Any, version: Version) -> list[KerasLayer]:
-    """The layers of a Sequential, but for its InputLayer.
-
-    Args:
-      config: of the model, as JSON says it: `{"class_name", "config"}`, with a list of
-        layers in it (Keras 2.0 to 2.2.2) or a dict with "layers".
-      version: from `read_version`.
-
-    Raises:
-      ValueError: what was found that is not among `CLASSES`, or has a setting that
-        jaxrnn lacks; KeyError, TypeError: no configuration of Keras.
-    """
-    inner = config["config"]
-    if _class_name(config) != "Sequential":
-        raise ValueError(f"{_class_name(config)} {inner['name']!r}")
-    entries = inner if isinstance(inner, list) else inner["layers"]
-    classes = [_class_name(entry) for entry in entries]
-    read = []
-    for entry, class_name, place in zip(
-        entries, classes, numbered(classes), strict=True
-    ):
-        if class_name == "InputLayer":
-            continue
-        name = entry["config"]["name"]
-        if not isinstance(name, str) or "/" in name or name in [x.name for x in read]:
-            raise ValueError(f"{class_name} {name!r}, which is no name of one layer")
-        try:
-            layers = _read_layer(class_name, entry["config"], version)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{class_name} {name!r}: {_words(error)}") from error
-        inside = "/layer" if class_name == "TimeDistributed" else ""
-        read.append(KerasLayer(name, place + inside, layers))
-    return read
-
-
-def layer_place(path: Path, config: Any, name: str) -> str:
-    """Where Keras 3 keeps the weights of a layer, by its name in any chain of layers.
-
-    Raises:
-      BadFile: no layer of that name.
-    """
-    if name.startswith("layers/"):
-        return name.removeprefix("layers/")
-    with refusing(
-        path,
-        "list its layers in config.json",
-        "get another copy of it, this one is damaged",
-    ):
-        entries = config["config"]["layers"]
-        classes = [entry["class_name"] for entry in entries]
-        names = [entry["config"]["name"] for entry in entries]
-    if name not in names:
-        raise BadFile(path, f"hold a layer {name!r}", names, "name one of these")
-    number = names.index(name)
-    inside = "/layer" if classes[number] == "TimeDistributed" else ""
-    return numbered(classes)[number] + inside
-
-
 def own_name(name: str) -> str:
     """The name in a Sequential of jaxrnn, where some names are taken."""
     return f"{name}_" if is_reserved(name) else name
 
 
-def _words(error: Exception) -> str:
-    return f"no {error}" if isinstance(error, KeyError) else str(error)
-
-
-def _class_name(entry: Config) -> str:
+def class_of(entry: Config) -> str:
     """Keras' name of a class; one that somebody registered is known by another name."""
     registered = entry.get("registered_name")
     name = entry["class_name"]
@@ -160,7 +80,13 @@ def _class_name(entry: Config) -> str:
     return name
 
 
-def _read_layer(class_name: str, config: Config, version: Version) -> tuple[Any, ...]:
+def read_layer(class_name: str, config: Config, version: Version) -> tuple[Any, ...]:
+    """A module with the name of the layer, a function, one after the other, or nothing.
+
+    Raises:
+      ValueError: a class that is not among `CLASSES`, or a setting that jaxrnn lacks;
+        KeyError, TypeError: no configuration of Keras.
+    """
     name = own_name(config["name"])
     if class_name != "Embedding" or config.get("dtype") != "int32":
         _check_dtype(config)  # Keras 2.0 says there which ids go in
@@ -189,10 +115,10 @@ def _read_layer(class_name: str, config: Config, version: Version) -> tuple[Any,
         case "TimeDistributed":
             _check_known(config, "layer")
             inner = config["layer"]
-            if _class_name(inner) not in ("Dense", "Activation"):
-                raise ValueError(f"{_class_name(inner)} inside of it")
+            if class_of(inner) not in ("Dense", "Activation"):
+                raise ValueError(f"{class_of(inner)} inside of it")
             renamed = {**inner["config"], "name": name}
-            return _read_layer(_class_name(inner), renamed, version)
+            return read_layer(class_of(inner), renamed, version)
         case "Bidirectional":
             return (_bidirectional(config, version),)
     return (_recurrent(class_name, config, version),)
@@ -212,7 +138,7 @@ def _bidirectional(config: Config, version: Version) -> Bidirectional:
             raise ValueError("two layers that run in the same direction")
         _check_dtype(entry["config"])
     layers = [
-        _recurrent(_class_name(entry), entry["config"], version, both=True)
+        _recurrent(class_of(entry), entry["config"], version, both=True)
         for entry, _ in pair
     ]
     merge = merges[config["merge_mode"]]

@@ -12,12 +12,11 @@ from jaxrnn.files.refused import parse_json, refusing
 from jaxrnn.interchange.hdf5 import opened_tree, read_array
 from jaxrnn.interchange.keras import unflatten_keras
 from jaxrnn.interchange.keras_archive import WEIGHTS, is_archive, read_archive
+from jaxrnn.interchange.keras_chain import KerasLayer, read_sequential
 from jaxrnn.interchange.keras_layers import (
     CLASSES,
-    KerasLayer,
     layer_shapes,
     own_name,
-    read_sequential,
     read_version,
 )
 from jaxrnn.interchange.keras_legacy import (
