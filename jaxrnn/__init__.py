@@ -34,6 +34,7 @@ from jaxrnn.cells import rg_lru_cell as rg_lru_cell
 from jaxrnn.cells import dropout_cell as dropout_cell
 from jaxrnn.cells import zoneout_cell as zoneout_cell
 from jaxrnn.cells import linear as linear
+from jaxrnn.cells import keras2_hard_sigmoid as keras2_hard_sigmoid
 from jaxrnn.cells import init_params as init_params
 
 # How the steps become a sequence.
@@ -70,6 +71,7 @@ from jaxrnn.models import TextClassifier as TextClassifier
 from jaxrnn.models import TextTagger as TextTagger
 from jaxrnn.models import FlattenClassifier as FlattenClassifier
 from jaxrnn.models import Forecaster as Forecaster
+from jaxrnn.models import Sequential as Sequential
 
 # What goes in: text, reviews, series, batches (NumPy only).
 from jaxrnn import data as data

@@ -48,6 +48,14 @@ def identity(x):
     return x
 
 
+def hard_sigmoid(x):
+    return np.clip(x / 6 + 0.5, 0, 1)
+
+
+def keras2_hard_sigmoid(x):
+    return np.clip(0.2 * x + 0.5, 0, 1)
+
+
 def simple_rnn_step(activation):
     def step(params, hidden, x):
         bias = params.get("bias", 0)
@@ -214,8 +222,8 @@ CELLS = {
         gru_step(np.tanh, sigmoid, reset_after=True),
     ),
     "gru_reset_before": (
-        jaxrnn.gru_cell(reset_after=False),
-        gru_step(np.tanh, sigmoid, reset_after=False),
+        jaxrnn.gru_cell(reset_after=False, recurrent_activation=jax.nn.hard_sigmoid),
+        gru_step(np.tanh, hard_sigmoid, reset_after=False),
     ),
     "gru_softsign": (
         jaxrnn.gru_cell(activation=softsign),
@@ -223,6 +231,10 @@ CELLS = {
     ),
     "lstm": (jaxrnn.lstm, lstm_step(np.tanh, sigmoid)),
     "lstm_no_bias": (jaxrnn.lstm_cell(use_bias=False), lstm_step(np.tanh, sigmoid)),
+    "lstm_keras2": (
+        jaxrnn.lstm_cell(recurrent_activation=jaxrnn.keras2_hard_sigmoid),
+        lstm_step(np.tanh, keras2_hard_sigmoid),
+    ),
     "lstm_softsign": (
         jaxrnn.lstm_cell(recurrent_activation=softsign),
         lstm_step(np.tanh, softsign),

@@ -18,6 +18,7 @@ import warnings
 
 import jax
 import numpy as np
+from legacy_files import unpack, write_legacy
 
 import jaxrnn
 from jaxrnn import interchange
@@ -56,6 +57,26 @@ def kinds(folder):
     tree, model = folder / "model.weights.h5", folder / "model.keras"
     interchange.save_keras_weights(tree, params)
     interchange.save_keras_model(model, MODEL, params)
+    legacy, whole = folder / "weights.h5", folder / "whole.keras"
+    names = {"forward": "forward_gru", "reverse": "backward_gru"}
+    both = {
+        f"both/{names[side]}/{name}:0": np.stack(
+            [layer["bias"], layer["recurrent_bias"]]
+        )
+        if name == "bias"
+        else layer[name]
+        for side, layer in params["recurrent"].items()
+        for name in ("kernel", "recurrent_kernel", "bias")
+    }
+    layers = {
+        "embedding": {"embeddings:0": params["embed"]["embedding"]},
+        "both": both,
+        "dense": {name: params["head"][name] for name in ("kernel", "bias")},
+    }
+    write_legacy(legacy, layers)
+    tagger = unpack(folder) / "keras_2.3.1_tagger.h5"
+    of_keras_2 = interchange.load_keras_model(folder / "tf_1.14_tagger.h5")
+    interchange.save_keras_model(whole, *interchange.to_hard_sigmoid(*of_keras_2))
     ours = folder / "model.safetensors"
     interchange.save(ours, params)
     words = {f"word{i}": i + 4 for i in range(50)}
@@ -73,6 +94,9 @@ def kinds(folder):
         interchange.replace_keras_weights(path, folder / "new.keras", params)
         return load_keras(folder / "new.keras")
 
+    def load_model(path):
+        return interchange.load_keras_model(path)[1]
+
     def load(path):
         return interchange.load(path, like=params)
 
@@ -86,6 +110,9 @@ def kinds(folder):
         "weights.h5": (tree, load_keras, size, False),
         "keras": (model, load_keras, size, True),
         "keras, replaced": (model, replace_keras, size, True),
+        "legacy": (legacy, load_keras, size, False),
+        "legacy, whole": (tagger, load_model, size, False),
+        "keras, whole": (whole, load_model, size, True),
         "safetensors": (ours, load, size, False),
         "imdb cache": (cache, load_encoded, 1000, True),
         "tokenizer": (tokenizer, Tokenizer.load, 1000, False),

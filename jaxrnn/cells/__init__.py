@@ -1,5 +1,6 @@
 """What happens at one time step, one cell per file."""
 
+from jaxrnn.cells.activations import keras2_hard_sigmoid as keras2_hard_sigmoid
 from jaxrnn.cells.activations import linear as linear
 from jaxrnn.cells.base import Adjoint as Adjoint
 from jaxrnn.cells.base import Cell as Cell

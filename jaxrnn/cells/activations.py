@@ -18,6 +18,24 @@ def linear(values: Array) -> Array:
     return values
 
 
+def keras2_hard_sigmoid(values: Array) -> Array:
+    """What Keras 1 and 2 call hard_sigmoid: clip(0.2 x + 0.5, 0, 1).
+
+    It is the gate of LSTM and GRU layers by default up to Keras 2.2. Keras 3, JAX and
+    PyTorch mean relu6(x + 3) / 6 by that name, `jax.nn.hard_sigmoid`, which differs by
+    up to 0.083.
+
+    Example:
+      >>> keras2_hard_sigmoid(jnp.array([-3.0, 0.0, 1.0])).tolist()
+      [0.0, 0.5, 0.699999988079071]
+      >>> round(float(jax.nn.hard_sigmoid(1.0)), 4)
+      0.6667
+
+    Reference: `keras/backend/tensorflow_backend.py` of Keras 2.2.4.
+    """
+    return jnp.clip(0.2 * values + 0.5, 0, 1)
+
+
 def check_activation(name: str, activation: object) -> None:
     """Raises a TypeError where an activation is no function, but a name as in Keras."""
     if not callable(activation):
@@ -43,6 +61,14 @@ def _linear_derivative(output: Array) -> Array:
     return jnp.ones_like(output)
 
 
+def _keras2_hard_sigmoid_derivative(output: Array) -> Array:
+    return jnp.where((output > 0) & (output < 1), 0.2, 0.0).astype(output.dtype)
+
+
+def _hard_sigmoid_derivative(output: Array) -> Array:
+    return jnp.where((output > 0) & (output < 1), 1 / 6, 0.0).astype(output.dtype)
+
+
 _DERIVATIVES: dict[Activation, Activation] = {
     jnp.tanh: _tanh_derivative,
     jax.lax.tanh: _tanh_derivative,
@@ -50,6 +76,8 @@ _DERIVATIVES: dict[Activation, Activation] = {
     jax.lax.logistic: _sigmoid_derivative,
     jax.nn.relu: _relu_derivative,
     linear: _linear_derivative,
+    keras2_hard_sigmoid: _keras2_hard_sigmoid_derivative,
+    jax.nn.hard_sigmoid: _hard_sigmoid_derivative,
 }
 
 

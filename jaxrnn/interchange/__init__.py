@@ -14,6 +14,8 @@ from jaxrnn.interchange.keras_files import (  # isort: skip
     save_keras_model,
     replace_keras_weights,
 )
+from jaxrnn.interchange.keras_model import load_keras_model  # isort: skip
+from jaxrnn.interchange.keras_hard_sigmoid import to_hard_sigmoid  # isort: skip
 from jaxrnn.interchange.torch import from_torch, to_torch  # isort: skip
 from jaxrnn.interchange.torch_models import (  # isort: skip
     from_torch_model,
@@ -28,6 +30,8 @@ __all__ = [  # noqa: RUF022 (in reading order)
     "from_keras",
     "to_keras",
     "load_keras",
+    "load_keras_model",
+    "to_hard_sigmoid",
     "save_keras_weights",
     "save_keras_model",
     "replace_keras_weights",

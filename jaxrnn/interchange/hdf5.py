@@ -8,7 +8,7 @@ of this, so none of it is allowed. h5py reads and writes the tree.
 import contextlib
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -19,8 +19,13 @@ from jaxrnn.files.refused import refusing
 from jaxrnn.interchange.structure import check_shape
 
 _FLOATS = ("float16", "float32", "float64")
+_MOST_WORDS = 2**28  # bytes that the words of an attribute might take
 _READABLE = "hold an HDF5 tree that can be read"
-_WAY_OUT = "open it with Keras and save the model again"
+_WAY_OUT = (
+    "if you trust it, write its groups, arrays and attributes to a new file with h5py, "
+    "each array whole and uncompressed"
+)
+_DAMAGED = "get another copy of it, this one is damaged"
 
 
 @contextlib.contextmanager
@@ -38,7 +43,7 @@ def opened_tree(
       The `h5py.File`.
     """
     h5py = optional("h5py", "interchange")
-    with refusing(path, _READABLE, _WAY_OUT), h5py.File(content, mode) as tree:
+    with refusing(path, _READABLE, _DAMAGED), h5py.File(content, mode) as tree:
         yield tree
 
 
@@ -48,8 +53,22 @@ def datasets_below(path: Path, tree: Any, root: str) -> dict[str, Any]:
     Raises:
       BadFile: something that leads elsewhere or can be larger than the file.
     """
+    dataset = optional("h5py", "interchange").Dataset
+    return {
+        name.removeprefix(f"{root}/"): item
+        for name, item in items_below(path, tree, [root]).items()
+        if isinstance(item, dataset)
+    }
+
+
+def items_below(path: Path, tree: Any, roots: Sequence[str]) -> dict[str, Any]:
+    """Some groups of the tree, and all groups and datasets below, by their full path.
+
+    Raises:
+      BadFile: something that leads elsewhere or can be larger than the file.
+    """
     h5py = optional("h5py", "interchange")
-    found, seen, left = {}, set(), [(root, tree)]
+    found, seen, left = {}, set(), [(root, tree) for root in roots]
     while left:  # not h5py's visititems, which says nothing of links
         name, parent = left.pop()
         link = parent.get(name, getlink=True)
@@ -62,15 +81,52 @@ def datasets_below(path: Path, tree: Any, root: str) -> dict[str, Any]:
             rule = "have one name for every group and array"
             raise BadFile(path, rule, f"a second one, {item.name}", _WAY_OUT)
         seen.add(place)
+        found[item.name.removeprefix("/")] = item
         if isinstance(item, h5py.Group):
             left += [(child, item) for child in item]
         elif isinstance(item, h5py.Dataset):
             _check_in_one_piece(path, item)
-            found[item.name.removeprefix(f"/{root}/")] = item
         else:
             rule = "hold groups and arrays and nothing else"
             raise BadFile(path, rule, f"{type(item).__name__} {item.name}", _WAY_OUT)
     return found
+
+
+def read_words(path: Path, item: Any, name: str, *, most: int) -> list[str]:
+    """The words of an attribute, or the single one.
+
+    A word of no fixed length stands elsewhere in the file, where many may be the same
+    long one; what reading them could take is limited before.
+
+    Args:
+      path: the file's name, for errors.
+      item: a group or the tree itself, which has the attribute.
+      name: of the attribute.
+      most: bytes of the file that can be words.
+
+    Raises:
+      BadFile: no words, or more than the file can hold.
+    """
+    h5py = optional("h5py", "interchange")
+    attribute = item.attrs.get_id(name)
+    shape = attribute.shape  # None where there is no space
+    if shape is not None and 0 in shape:
+        return []  # of any dtype: Keras 2 writes floats
+    kind = h5py.check_string_dtype(attribute.dtype)
+    if kind is None or shape is None or len(shape) > 1:
+        rule = "have words in its attributes, one or a list"
+        found = f"{attribute.dtype} of shape {shape} in {name}"
+        raise BadFile(path, rule, found, _WAY_OUT)
+    count = math.prod(shape)
+    if count * (kind.length or 1) > most or (
+        kind.length is None and count * most > _MOST_WORDS
+    ):
+        rule = "hold every word of its attributes"
+        found = f"{count} words in {name} in a file with {most} bytes beside arrays"
+        raise BadFile(path, rule, found, _WAY_OUT)
+    value = item.attrs[name]
+    words = [value] if shape == () else list(value)
+    return [x.decode() if isinstance(x, bytes) else str(x) for x in words]
 
 
 def check_array(
@@ -100,7 +156,7 @@ def check_array(
         found = (
             f"{stored} bytes in a file of {length} for the {promised} of {dataset.name}"
         )
-        raise BadFile(path, rule, found, _WAY_OUT)
+        raise BadFile(path, rule, found, _DAMAGED)
 
 
 def read_array(dataset: Any) -> np.ndarray:

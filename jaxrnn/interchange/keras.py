@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxrnn.cells.base import Params
+from jaxrnn.interchange.keras_cudnn import check_bias, from_cudnn, is_cudnn
 from jaxrnn.interchange.structure import (
     MODEL_ORDER,
     Like,
@@ -52,7 +53,7 @@ def to_keras(params: Params, *, order: Sequence[str] = MODEL_ORDER) -> list[np.n
     """
     return [
         array
-        for _, layer in _single_layers(params, order)
+        for _, layer in single_layers(params, order)
         for array in layer_to_keras(layer).values()
     ]
 
@@ -61,6 +62,9 @@ def from_keras(
     weights: Sequence[Any], *, like: Like, order: Sequence[str] = MODEL_ORDER
 ) -> dict[str, Any]:
     """Takes the weights of a Keras layer or model, from `get_weights()`.
+
+    The weights of Keras 2's CuDNNLSTM and CuDNNGRU are converted to those of an LSTM
+    and of a GRU with `reset_after`, which compute the same.
 
     Args:
       weights: arrays in Keras' order.
@@ -93,7 +97,7 @@ def from_keras(
     like = as_params(like)
     want = {
         join(path, name): shape
-        for path, layer in _single_layers(like, order)
+        for path, layer in single_layers(like, order)
         for name, shape in keras_shapes(layer).items()
     }
     arrays = [to_numpy(f"weights[{i}]", value) for i, value in enumerate(weights)]
@@ -103,21 +107,28 @@ def from_keras(
             f"shapes {[array.shape for array in arrays]}; make `like` with the "
             "settings of the Keras model."
         )
-    return unflatten_keras(dict(zip(want, arrays, strict=True)), want, like, order)
+    return unflatten_keras(dict(zip(want, arrays, strict=True)), like, order)
 
 
 def unflatten_keras(
-    found: dict[str, np.ndarray],
-    want: dict[str, tuple[int, ...]],
-    like: Params,
-    order: Sequence[str],
+    found: dict[str, np.ndarray], like: Params, order: Sequence[str]
 ) -> dict[str, Any]:
-    """Checks the shapes of Keras' arrays by path and nests them as `like`."""
-    for path, shape in want.items():
-        check_shape(path, found[path].shape, shape)
+    """Checks the shapes of Keras' arrays by path and nests them as `like`.
+
+    What CuDNNLSTM and CuDNNGRU hold becomes what LSTM and GRU hold.
+    """
     leaves = {}
-    for path, layer in _single_layers(like, order):
-        arrays = {name: found[join(path, name)] for name in keras_shapes(layer)}
+    for path, layer in single_layers(like, order):
+        shapes = keras_shapes(layer)
+        arrays = {name: found[join(path, name)] for name in shapes}
+        bias = arrays["bias"].shape if "bias" in arrays else None
+        check_bias(path, shapes, bias)
+        if is_cudnn(shapes, bias):
+            for name in ("kernel", "recurrent_kernel"):
+                check_shape(join(path, name), arrays[name].shape, shapes[name])
+            arrays = from_cudnn(arrays)
+        for name, shape in shapes.items():
+            check_shape(join(path, name), arrays[name].shape, shape)
         if "recurrent_bias" in layer:
             arrays["bias"], arrays["recurrent_bias"] = arrays["bias"]
         leaves |= {join(path, name): arrays[name] for name in layer}
@@ -159,7 +170,7 @@ def keras_class(path: str, layer: Params) -> str:
     return {1: "simple_rnn", 3: "gru", 4: "lstm"}[sizes.gates]
 
 
-def _single_layers(params: Params, order: Sequence[str]) -> list[tuple[str, Params]]:
+def single_layers(params: Params, order: Sequence[str]) -> list[tuple[str, Params]]:
     """Every layer by path, both directions of a Bidirectional one after the other."""
     single = [
         pair

@@ -7,14 +7,24 @@ not compress them. A file that somebody compressed is read within limits.
 import io
 import zipfile
 from collections.abc import Mapping
+from typing import Any
 
 from jaxrnn.files import BadFile, Path, replacing
 from jaxrnn.files.archives import opened_zip, read_member
+from jaxrnn.files.refused import parse_json, refusing
 
 WEIGHTS = "model.weights.h5"  # the member that is the tree
 _HDF5 = b"\x89HDF"
 _MOST_UNPACKED = 20  # times the file: JSON may be compressed so far
-_WAY_OUT = "open it with Keras and save the model as .keras"
+_WAY_OUT = "get another copy of it, this one is damaged"
+
+
+def is_archive(file: io.BufferedIOBase) -> bool:
+    """Whether an open file is a zip archive by its first bytes."""
+    file.seek(0)
+    start = file.read(2)
+    file.seek(0)
+    return start == b"PK"
 
 
 def weights_inside(
@@ -35,7 +45,7 @@ def weights_inside(
     if start == _HDF5:
         return file
     if start[:2] != b"PK":
-        rule = "be a .keras or .weights.h5 file of Keras 3"
+        rule = "be a .keras, .h5 or .hdf5 file of Keras"
         raise BadFile(path, rule, "neither a zip archive nor HDF5", _WAY_OUT)
     with opened_zip(path, file) as archive:
         return io.BytesIO(_read_weights(path, archive, most))
@@ -58,6 +68,19 @@ def read_archive(path: Path, file: io.BufferedIOBase, *, most: int) -> dict[str,
                 members[name] = read_member(path, archive, name, most=left)
                 left -= len(members[name])
     return members
+
+
+def read_config(path: Path, file: io.BufferedIOBase) -> Any:
+    """What config.json says of the model.
+
+    Raises:
+      BadFile: a damaged archive, no JSON.
+    """
+    most = _MOST_UNPACKED * file.seek(0, io.SEEK_END)
+    with opened_zip(path, file) as archive:
+        content = read_member(path, archive, "config.json", most=most)
+    with refusing(path, "hold JSON in config.json", _WAY_OUT):
+        return parse_json(content)
 
 
 def write_archive(path: Path, members: Mapping[str, bytes]) -> None:

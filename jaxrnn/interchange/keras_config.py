@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxrnn.cells.activations import linear
+from jaxrnn.cells.activations import keras2_hard_sigmoid, linear
 from jaxrnn.cells.base import Params
 from jaxrnn.interchange.structure import (
     check_like,
@@ -20,7 +20,7 @@ from jaxrnn.interchange.structure import (
     layers,
     recurrent_sizes,
 )
-from jaxrnn.layers.combine import concatenate
+from jaxrnn.layers.combine import average, concatenate
 from jaxrnn.layers.linen import GRU, LSTM, SimpleRNN
 from jaxrnn.layers.linen_wrappers import Bidirectional, Stacked
 from jaxrnn.models import FlattenClassifier, Forecaster, TextClassifier
@@ -47,18 +47,17 @@ ACTIVATIONS: dict[Callable[..., Any], str] = {
     jax.nn.hard_tanh: "hard_tanh",
     jax.nn.relu6: "relu6",
     jnp.exp: "exponential",
+    jax.nn.softmax: "softmax",
 }
 
 
 def keras_config(model: nn.Module, params: Params, *, mask_zero: bool) -> Config:
     """What config.json says of a model: a Sequential and its layers."""
     paths = layers(params)  # the names are checked before they are read
-    dtype = str(jax.tree.leaves(params)[0].dtype)
-    # Keras cannot draw orthogonal values in 16 bits; mixed, its variables have 32.
-    dtype = f"mixed_{dtype}" if dtype in ("bfloat16", "float16") else dtype
+    dtype = keras_dtype(params)
 
     def dense(units: int, activation: str) -> Config:
-        return _layer("Dense", dtype, units=units, activation=activation)
+        return layer_config("Dense", dtype, units=units, activation=activation)
 
     if isinstance(model, TextClassifier | FlattenClassifier):
         time = None
@@ -68,8 +67,8 @@ def keras_config(model: nn.Module, params: Params, *, mask_zero: bool) -> Config
         mask_zero = mask_zero or getattr(model, "mask_zero", False)
         embed = {"input_dim": model.vocab_size, "output_dim": model.embed_features}
         chain = [
-            _input([None, time], "int32"),
-            _layer("Embedding", dtype, mask_zero=mask_zero, **embed),
+            input_config([None, time], "int32"),
+            layer_config("Embedding", dtype, mask_zero=mask_zero, **embed),
         ]
     elif isinstance(model, Forecaster):
         if mask_zero:
@@ -79,23 +78,32 @@ def keras_config(model: nn.Module, params: Params, *, mask_zero: bool) -> Config
         first, *_ = directions(*next(iter(paths.items()))).items()
         in_features = recurrent_sizes(*first).in_features
         inputs = jnp.zeros((1, 1, in_features), jnp.float32)
-        chain = [_input([None, None, in_features], None)]
+        chain = [input_config([None, None, in_features], None)]
     else:
         raise TypeError(
-            "model must be a TextClassifier, FlattenClassifier or Forecaster, got "
-            f"{type(model).__name__}; {_WAY_OUT}"
+            "model must be a TextClassifier, FlattenClassifier, Forecaster or "
+            f"Sequential, got {type(model).__name__}; {_WAY_OUT}"
         )
     check_like(params, jax.eval_shape(model.init, jax.random.key(0), inputs)["params"])
 
     if isinstance(model, FlattenClassifier):
-        chain.append(_layer("Flatten", dtype))
+        chain.append(layer_config("Flatten", dtype))
     else:
         chain += recurrent_layers(model.recurrent, dtype, sequences=False)
     if model.hidden_features is not None:
         activation = activation_name(model.hidden_activation)
         chain.append(dense(model.hidden_features, activation))
     chain.append(dense(1, "linear" if isinstance(model, Forecaster) else "sigmoid"))
-    return _keras("keras", "Sequential", {"name": "sequential", "layers": chain})
+    return sequential_of(chain)
+
+
+def keras_dtype(params: Params) -> str:
+    """Keras' policy for the layers.
+
+    Keras cannot draw orthogonal values in 16 bits; mixed, its variables have 32.
+    """
+    dtype = str(jax.tree.leaves(params)[0].dtype)
+    return f"mixed_{dtype}" if dtype in ("bfloat16", "float16") else dtype
 
 
 def activation_name(activation: Callable[..., Any]) -> str:
@@ -109,6 +117,12 @@ def activation_name(activation: Callable[..., Any]) -> str:
       'relu'
     """
     name = ACTIVATIONS.get(activation)
+    if activation is keras2_hard_sigmoid:
+        raise ValueError(
+            "an activation must have a name in Keras 3, got keras2_hard_sigmoid, which "
+            "it has no longer; interchange.to_hard_sigmoid(model, params) gives a "
+            "model with the same predictions that has jax.nn.hard_sigmoid."
+        )
     if name is None:
         raise ValueError(
             f"an activation must be among {sorted(set(ACTIVATIONS.values()))}, got "
@@ -132,7 +146,12 @@ _ELSEWHERE = {  # in the arguments below, or in nothing that a trained layer com
     *("kernel_init", "recurrent_kernel_init", "bias_init", "dtype", "param_dtype"),
     *("parent", "name"),
 }
-_MERGES = {concatenate: "concat", jnp.add: "sum", jnp.multiply: "mul"}
+MERGES = {
+    concatenate: "concat",
+    jnp.add: "sum",
+    jnp.multiply: "mul",
+    average: "ave",
+}
 
 
 def recurrent_layers(layer: nn.Module, dtype: str, *, sequences: bool) -> list[Config]:
@@ -152,19 +171,19 @@ def recurrent_layers(layer: nn.Module, dtype: str, *, sequences: bool) -> list[C
         for one in lower:
             configs += recurrent_layers(one, dtype, sequences=True)
             if layer.dropout:
-                configs.append(_layer("Dropout", dtype, rate=layer.dropout))
+                configs.append(layer_config("Dropout", dtype, rate=layer.dropout))
         return configs + recurrent_layers(last, dtype, sequences=sequences)
     if isinstance(layer, Bidirectional):
-        if layer.merge not in _MERGES:
+        if layer.merge not in MERGES:
             raise ValueError(
-                "the merge of a Bidirectional must be concatenate, jnp.add or "
-                f"jnp.multiply, got {layer.merge}; {_WAY_OUT}"
+                "the merge of a Bidirectional must be concatenate, jnp.add, "
+                f"jnp.multiply or average, got {layer.merge}; {_WAY_OUT}"
             )
         return [
-            _layer(
+            layer_config(
                 "Bidirectional",
                 dtype,
-                merge_mode=_MERGES[layer.merge],
+                merge_mode=MERGES[layer.merge],
                 layer=_recurrent(layer.forward, dtype, sequences, reverse=False),
                 backward_layer=_recurrent(
                     layer.reverse, dtype, sequences, reverse=True
@@ -172,11 +191,12 @@ def recurrent_layers(layer: nn.Module, dtype: str, *, sequences: bool) -> list[C
             )
         ]
     reverse = getattr(layer, "reverse", False)
-    if reverse and sequences:
+    if reverse and sequences and getattr(layer, "keep_order", True):
         raise ValueError(
             "Keras returns the sequence of a reversed layer in the order it was made, "
-            "so such a layer must return its last output alone, got a reversed "
-            f"{type(layer).__name__} below another layer; {_WAY_OUT}"
+            "so such a layer must return its last output alone, or have "
+            f"keep_order=False, got a reversed {type(layer).__name__} below another "
+            f"layer; {_WAY_OUT}"
         )
     return [_recurrent(layer, dtype, sequences, reverse=reverse)]
 
@@ -202,7 +222,22 @@ def _recurrent(
                 f"{class_name} must be saved without {field.name}, which the Keras "
                 f"layer lacks, got {value!r}; {_WAY_OUT}"
             )
-    return _layer(class_name, dtype, **settings)
+    return layer_config(class_name, dtype, **settings)
+
+
+def layer_config(class_name: str, dtype: str | None, **settings: Any) -> Config:
+    """What config.json says of a layer."""
+    return _keras("keras.layers", class_name, {"dtype": dtype, **settings})
+
+
+def input_config(batch_shape: list[int | None], dtype: str | None) -> Config:
+    """The same of what goes in."""
+    return layer_config("InputLayer", dtype, batch_shape=batch_shape)
+
+
+def sequential_of(chain: list[Config]) -> Config:
+    """The same of a Sequential of these layers."""
+    return _keras("keras", "Sequential", {"name": "sequential", "layers": chain})
 
 
 def _keras(module: str, class_name: str, config: Config) -> Config:
@@ -212,11 +247,3 @@ def _keras(module: str, class_name: str, config: Config) -> Config:
         "config": config,
         "registered_name": None,
     }
-
-
-def _layer(class_name: str, dtype: str | None, **settings: Any) -> Config:
-    return _keras("keras.layers", class_name, {"dtype": dtype, **settings})
-
-
-def _input(batch_shape: list[int | None], dtype: str | None) -> Config:
-    return _layer("InputLayer", dtype, batch_shape=batch_shape)

@@ -1,22 +1,15 @@
-"""How do parameters get into the files of Keras 3, and out of them?
+"""How do parameters get into the files of Keras, and out of them?
 
-Both kinds of file hold one HDF5 tree, `.weights.h5` alone and `.keras` in a zip archive
-beside config.json. Keras is not imported; h5py reads and writes the tree.
-
-The layers stand there by class and number, whatever their names in the model are:
-
-    layers/embedding/vars/0                                     Embed
-    layers/dense/vars/0, layers/dense_1/vars/0, …/1             Dense: kernel, bias
-    layers/lstm/cell/vars/0, 1, 2                               kernel, recurrent, bias
-    layers/bidirectional/forward_layer/cell/vars/0, …           and backward_layer
+`.weights.h5` is an HDF5 tree, `.keras` a zip archive of one beside config.json; see
+`keras_places` for the places in it, and `keras_legacy` for the `.h5` of Keras 2. Keras
+is not imported; h5py reads and writes the tree.
 """
 
-import collections
 import io
 import json
 import math
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -24,50 +17,50 @@ import numpy as np
 
 from jaxrnn.cells.base import Params
 from jaxrnn.files import BadFile, Path, optional, replacing
-from jaxrnn.files.refused import refusing
-from jaxrnn.interchange.hdf5 import (
-    check_array,
-    datasets_below,
-    opened_tree,
-    read_array,
-    write_array,
-)
-from jaxrnn.interchange.keras import (
-    keras_class,
-    keras_shapes,
-    layer_to_keras,
-    unflatten_keras,
-)
+from jaxrnn.interchange.hdf5 import opened_tree, read_array, write_array
+from jaxrnn.interchange.keras import layer_to_keras, unflatten_keras
 from jaxrnn.interchange.keras_archive import (
     WEIGHTS,
+    is_archive,
     read_archive,
+    read_config,
     weights_inside,
     write_archive,
 )
+from jaxrnn.interchange.keras_chain import layer_place
 from jaxrnn.interchange.keras_config import keras_config
-from jaxrnn.interchange.structure import (
-    MODEL_ORDER,
-    check_names,
-    directions,
-    is_bidirectional,
-    join,
-    layers,
-    warn_not_finite,
+from jaxrnn.interchange.keras_legacy import is_legacy, legacy_arrays, legacy_layers
+from jaxrnn.interchange.keras_places import (
+    Groups,
+    check_places,
+    layer_datasets,
+    layer_groups,
+    model_groups,
+    places,
 )
-
-_Places = Mapping[str, tuple[str, tuple[int, ...]]]
-_WAY_OUT = "open it with Keras and save the model as .keras"
-_OLD_ROOT = "_layer_checkpoint_dependencies"  # where Keras 2.12 and 2.13 have "layers"
+from jaxrnn.interchange.keras_sequential import (
+    model_order,
+    renamed,
+    sequential_config,
+)
+from jaxrnn.interchange.structure import MODEL_ORDER, layers, warn_not_finite
+from jaxrnn.models import Sequential
 
 
 def load_keras(
-    path: Path, *, like: Params, order: Sequence[str] = MODEL_ORDER
+    path: Path,
+    *,
+    like: Params,
+    order: Sequence[str] = MODEL_ORDER,
+    layer: str | None = None,
 ) -> dict[str, Any]:
-    """Reads the weights of a model that Keras 3 saved.
+    """Reads the weights of a model that Keras 2 or 3 saved; see `load_keras_model` too.
 
     The model is a chain of Embedding, SimpleRNN, GRU, LSTM, Bidirectional and Dense
     layers, in a Sequential or a functional model; layers without weights, such as
     Dropout and Flatten, may stand between them. The optimizer's state is passed over.
+    CuDNNLSTM and CuDNNGRU become what an LSTM and a GRU with `reset_after` hold. Of any
+    other model `layer` reads one layer.
 
     A file that comes from elsewhere is safe to read: it is compared with `like` before
     anything is allocated, nothing in it is executed, and nothing in it may lead to
@@ -75,11 +68,14 @@ def load_keras(
 
     Args:
       path: a file `*.keras`, from `model.save`, or `*.weights.h5`, from
-        `model.save_weights`.
+        `model.save_weights`; `*.h5` or `*.hdf5` of Keras 2 from either.
       like: parameters of the same structure, from `model.init` or its
         `jax.eval_shape`; settings that leave no trace in the shapes, such as the
         activation, are up to the caller.
       order: the names of the model's layers, in the order in which they act.
+      layer: read this one alone, into `like` of a single layer: Keras' name of it, in a
+        `.weights.h5` its class and number, such as "lstm_1"; those of a model inside of
+        the model in a `.keras` as "layers/functional/layers/lstm_1".
 
     Returns:
       Parameters as `like` nests them: NumPy arrays in the dtypes of the file.
@@ -98,18 +94,57 @@ def load_keras(
       >>> with tempfile.TemporaryDirectory() as folder:
       ...     save_keras_weights(f"{folder}/rnn.weights.h5", params)
       ...     loaded = load_keras(f"{folder}/rnn.weights.h5", like=params)
+      ...     part = load_keras(
+      ...         f"{folder}/rnn.weights.h5", like=params["head"], layer="dense_1"
+      ...     )
       >>> bool((loaded["head"]["kernel"] == params["head"]["kernel"]).all())
       True
+      >>> bool((part["kernel"] == params["head"]["kernel"]).all())
+      True
     """
-    want = _wanted(like, order)
+    groups = model_groups(like, order)
     with open(path, "rb") as file:
-        tree = weights_inside(path, file, most=_most_unpacked(want))
+        place = layer
+        if layer is not None and is_archive(file):
+            place = layer_place(path, read_config(path, file), layer)
+        tree = weights_inside(path, file, most=_most_unpacked(groups))
+        length = tree.seek(0, io.SEEK_END)
         with opened_tree(path, tree) as opened:
-            datasets = _checked_datasets(path, opened, want, tree.seek(0, 2))
-            found = {want[name][0]: read_array(datasets[name]) for name in want}
-    params = unflatten_keras(found, dict(want.values()), like, order)
+            if is_legacy(opened):
+                weights = _legacy_weights(path, opened, length, layer)
+                found = legacy_arrays(path, weights, like, order, length)
+            else:
+                if place is not None:
+                    groups = _part_groups(place, like, order)
+                datasets = layer_datasets(path, opened, place or "")
+                check_places(path, datasets, groups, length)
+                want = places(groups)
+                found = {want[name][0]: read_array(datasets[name]) for name in want}
+    params = unflatten_keras(found, like, order)
     warn_not_finite(path, params)
     return params
+
+
+def _legacy_weights(
+    path: Path, tree: Any, length: int, layer: str | None
+) -> list[tuple[str, Any]]:
+    found = legacy_layers(path, tree, length)
+    if layer is not None and layer not in found:
+        rule, way_out = f"hold a layer {layer!r}", "name one of these"
+        raise BadFile(path, rule, list(found), way_out)
+    chosen = list(found) if layer is None else [layer]
+    return [pair for name in chosen for pair in found[name].items()]
+
+
+def _part_groups(place: str, like: Params, order: Sequence[str]) -> Groups:
+    parts = layers(like, order)
+    if len(parts) != 1:
+        raise ValueError(
+            "layer= reads one layer into `like` of one layer, got "
+            f"{sorted(parts)}; give the parameters of that layer alone, such as "
+            'params["recurrent"].'
+        )
+    return layer_groups(f"layers/{place}", *next(iter(parts.items())))
 
 
 def save_keras_weights(
@@ -141,20 +176,29 @@ def save_keras_weights(
 
 
 def save_keras_model(
-    path: Path, model: nn.Module, params: Params, *, mask_zero: bool = False
+    path: Path,
+    model: nn.Module,
+    params: Params,
+    *,
+    mask_zero: bool = False,
+    order: Sequence[str] | None = None,
 ) -> None:
     """Writes a model of jaxrnn that `keras.saving.load_model(path)` opens.
 
     It becomes a Sequential model, not compiled: to train on, call its `compile`. The
     classifiers end in a sigmoid there, as in the tutorials: Keras' predictions
-    (batch, 1) are `jax.nn.sigmoid` of the logits (batch,).
+    (batch, 1) are `jax.nn.sigmoid` of the logits (batch,). A `Sequential` is saved as
+    it is.
 
     Args:
       path: must end in `.keras`.
-      model: a `TextClassifier`, `FlattenClassifier` or `Forecaster`.
+      model: a `TextClassifier`, `FlattenClassifier` or `Forecaster`, or a `Sequential`
+        of what `load_keras_model` reads.
       params: of the model.
       mask_zero: whether Keras shall mask the id 0, as `mask=ids != 0` does here; a
         `TextClassifier` with `mask_zero` does so by itself.
+      order: the names that `params` has for the model's layers, in the order in which
+        they act, where these are of a model of your own; None = the model's names.
 
     Raises:
       TypeError, ValueError: a model, a layer or a setting that Keras has no name for.
@@ -171,14 +215,19 @@ def save_keras_model(
       True
     """
     _check_keras_name(path)
-    config = json.dumps(keras_config(model, params, mask_zero=mask_zero))
+    if order is not None:
+        params = renamed(model, params, order)
+    if isinstance(model, Sequential):
+        config = sequential_config(model, params, mask_zero=mask_zero)
+    else:
+        config = keras_config(model, params, mask_zero=mask_zero)
     metadata = json.dumps({"keras_version": "3.15.1", "saved_by": "jaxrnn"})
     write_archive(
         path,
         {
             "metadata.json": metadata.encode(),
-            "config.json": config.encode(),
-            WEIGHTS: _weights_file(params, MODEL_ORDER),
+            "config.json": json.dumps(config).encode(),
+            WEIGHTS: _weights_file(params, model_order(model)),
         },
     )
 
@@ -202,13 +251,14 @@ def replace_keras_weights(
       ValueError: another file name.
     """
     _check_keras_name(path)
-    want = _wanted(params, order)
+    groups = model_groups(params, order)
     with open(source, "rb") as file:
-        members = read_archive(source, file, most=_most_unpacked(want))
+        members = read_archive(source, file, most=_most_unpacked(groups))
     tree = io.BytesIO(members[WEIGHTS])
-    arrays = _weights(params, order)
+    arrays = _weights(groups)
     with opened_tree(source, tree, "r+") as opened:
-        datasets = _checked_datasets(source, opened, want, tree.seek(0, 2))
+        datasets = layer_datasets(source, opened)
+        check_places(source, datasets, groups, tree.seek(0, io.SEEK_END))
         places = {name: datasets[name].name for name in arrays}
         for name, array in arrays.items():
             del opened[places[name]]
@@ -216,45 +266,19 @@ def replace_keras_weights(
     write_archive(path, {**members, WEIGHTS: tree.getvalue()})
 
 
-def _most_unpacked(want: _Places) -> int:
+def _most_unpacked(groups: Groups) -> int:
     """What a compressed tree may take, in bytes, with the state of an optimizer.
 
     Of every weight eight copies of eight bytes; of every array what HDF5 adds.
     """
-    return sum(2**18 + 8 * 8 * math.prod(shape) for _, shape in want.values())
+    shapes = [shape for _, shape in places(groups).values()]
+    return sum(2**18 + 8 * 8 * math.prod(shape) for shape in shapes)
 
 
-def _wanted(params: Params, order: Sequence[str]) -> _Places:
-    """What a file must hold: `{place: (name of the parameter, shape)}`."""
-    return {
-        f"{group}/vars/{i}": (join(layer_path, name), shape)
-        for group, (layer_path, layer) in _groups(params, order).items()
-        for i, (name, shape) in enumerate(keras_shapes(layer).items())
-    }
-
-
-def _groups(params: Params, order: Sequence[str]) -> dict[str, tuple[str, Params]]:
-    """Where in a file every layer stands: `{group: (path in params, layer)}`."""
-    groups: dict[str, tuple[str, Params]] = {}
-    seen: collections.Counter[str] = collections.Counter()
-    for path, layer in layers(params, order).items():
-        parts = directions(path, layer)
-        classes = [keras_class(*part) for part in parts.items()]
-        both = is_bidirectional(layer)
-        sides = ("/forward_layer", "/backward_layer") if both else ("",)
-        name = "bidirectional" if both else classes[0]
-        number = f"_{seen[name]}" if seen[name] else ""
-        seen[name] += 1
-        for side, kind, part in zip(sides, classes, parts.items(), strict=True):
-            cell = "" if kind in ("embedding", "dense") else "/cell"
-            groups[f"layers/{name}{number}{side}{cell}"] = part
-    return groups
-
-
-def _weights(params: Params, order: Sequence[str]) -> dict[str, np.ndarray]:
+def _weights(groups: Groups) -> dict[str, np.ndarray]:
     return {
         f"{group}/vars/{i}": array
-        for group, (_, layer) in _groups(params, order).items()
+        for group, (_, layer) in groups.items()
         for i, array in enumerate(layer_to_keras(layer).values())
     }
 
@@ -262,34 +286,9 @@ def _weights(params: Params, order: Sequence[str]) -> dict[str, np.ndarray]:
 def _weights_file(params: Params, order: Sequence[str]) -> bytes:
     tree = io.BytesIO()
     with optional("h5py", "interchange").File(tree, "w") as file:
-        for name, array in _weights(params, order).items():
+        for name, array in _weights(model_groups(params, order)).items():
             write_array(file, name, array)
     return tree.getvalue()
-
-
-def _checked_datasets(
-    path: Path,
-    tree: Any,
-    want: _Places,
-    length: int,
-) -> dict[str, Any]:
-    """The weights of the layers by place; no optimizer and no state of dropout."""
-    names = list(tree)
-    root = next((name for name in ("layers", _OLD_ROOT) if name in names), None)
-    if root is None:
-        legacy = "layer_names" in tree.attrs or "model_weights" in names
-        found = "the older .h5 format" if legacy else names
-        raise BadFile(path, "hold a group layers, as Keras 3 makes", found, _WAY_OUT)
-    datasets = {
-        f"layers/{name}": dataset
-        for name, dataset in datasets_below(path, tree, root).items()
-        if "seed_generator/" not in name
-    }
-    with refusing(path, "hold the layers of `like`", "it is of another model"):
-        check_names(datasets, want)
-    for place, (name, shape) in want.items():
-        check_array(path, datasets[place], name, shape, length)
-    return datasets
 
 
 def _check_keras_name(path: Path) -> None:

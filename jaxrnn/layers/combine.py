@@ -38,6 +38,16 @@ def concatenate(forward: Array, reverse: Array) -> Array:
     return jnp.concatenate([forward, reverse], axis=-1)
 
 
+def average(forward: Array, reverse: Array) -> Array:
+    """The mean of two directions: Keras' `merge_mode="ave"`.
+
+    Example:
+      >>> average(jnp.zeros((1, 2)), jnp.ones((1, 2))).tolist()
+      [[0.5, 0.5]]
+    """
+    return (forward + reverse) / 2
+
+
 def check_both(forward: Runs, reverse: Runs, merge: Merge | None) -> None:
     """Raises where two layers are not the two directions of one."""
     if merge is not None and not callable(merge):

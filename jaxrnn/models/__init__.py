@@ -1,5 +1,7 @@
 """The tutorials' models and their neighbours: Linen modules around one layer."""
 
+from jaxrnn.models.sequential import Sequential as Sequential
+from jaxrnn.models.sequential import flatten as flatten
 from jaxrnn.models.series import Forecaster as Forecaster
 from jaxrnn.models.text import FlattenClassifier as FlattenClassifier
 from jaxrnn.models.text import TextClassifier as TextClassifier

@@ -374,7 +374,7 @@ def test_bytes_that_are_wrong_crash_nothing():
     )
     assert done.returncode == 0, done.stderr[-2000:]
     found = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(found) == 6
+    assert len(found) == 9
     for kind in found:
         assert kind["wrong"] == []
         assert kind["refused"] + kind["loaded"] == 480

@@ -407,9 +407,9 @@ def test_files_that_do_not_fit(deep, tmp_path):
             tmp_path / "new.keras",
             {"recurrent": layer_params(jaxrnn.gru, 3, 4)},
         )
-    with h5py.File(path, "w") as file:  # as Keras 2 and TensorFlow wrote it
-        file.create_group("model_weights")
-    with pytest.raises(ValueError, match=r"found the older .h5 format; open it with"):
+    with h5py.File(path, "w") as file:
+        file.create_group("model")
+    with pytest.raises(ValueError, match=r"hold a group layers, .*found \['model'\]"):
         load_keras(path, like=like)
     with zipfile.ZipFile(path, "w") as archive:  # as torch.save writes it
         archive.writestr("model/data.pkl", "")
