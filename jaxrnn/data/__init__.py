@@ -14,6 +14,7 @@ from jaxrnn.data.batches import (  # isort: skip
     num_batches,
     streams,
 )
+from jaxrnn.data.buckets import buckets, bucket_batches  # isort: skip
 from jaxrnn.data.imdb import Imdb, Vocabulary, load_imdb  # isort: skip
 from jaxrnn.data.sine import (  # isort: skip
     sine_series,
@@ -34,6 +35,8 @@ __all__ = [  # noqa: RUF022 (in reading order)
     "batches",
     "num_batches",
     "streams",
+    "buckets",
+    "bucket_batches",
     "Imdb",
     "Vocabulary",
     "load_imdb",
