@@ -114,15 +114,15 @@ def _groups(
 
     checked = map(functools.partial(_checked, sharding), batches)
     for _, alike in itertools.groupby(checked, lambda b: jax.tree.map(np.shape, b)):
-        group = list(itertools.islice(alike, size))
-        if len(group) < size:
-            for batch in group:
-                yield np.int32(1), jax.tree.map(stack, batch)
-            continue
-        while group:
-            filler = [group[0]] * (size - len(group))
-            yield np.int32(len(group)), jax.tree.map(stack, *group, *filler)
-            group = list(itertools.islice(alike, size))
+        full = False
+        while group := list(itertools.islice(alike, size)):
+            full = full or len(group) == size
+            if full:
+                filler = [group[0]] * (size - len(group))
+                yield np.int32(len(group)), jax.tree.map(stack, *group, *filler)
+            else:
+                for batch in group:
+                    yield np.int32(1), jax.tree.map(stack, batch)
 
 
 def _checked(sharding: NamedSharding | None, batch: Any) -> Any:

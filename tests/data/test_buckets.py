@@ -149,7 +149,8 @@ def test_ways_out_of_a_row_that_is_too_long():
     for rows, boundaries in ((ROWS, (4, 5)), ([row[-4:] for row in ROWS], (4,))):
         parts = data.buckets(rows, np.zeros(2), boundaries)
         assert sum(len(part.inputs) for part in parts) == 2
-    assert len(data.buckets(ROWS, np.zeros(2), sorted({8, 4, 4}))) == 2
+    falling = (8, 4, 4)
+    assert len(data.buckets(ROWS, np.zeros(2), sorted(set(falling)))) == 2
 
 
 def test_options_of_buckets():
