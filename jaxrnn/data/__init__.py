@@ -4,7 +4,8 @@ In reading order: text -> ids -> padded rows; rows -> datasets -> batches; and t
 two data sets of the tutorials.
 """
 
-from jaxrnn.data.text import Tokenizer, pad_sequences, padding_mask  # isort: skip
+from jaxrnn.data.tokenizer import Tokenizer  # isort: skip
+from jaxrnn.data.text import pad_sequences, padding_mask  # isort: skip
 from jaxrnn.data.batches import (  # isort: skip
     Dataset,
     Batch,
