@@ -6,6 +6,7 @@ two data sets of the tutorials.
 
 from jaxrnn.data.tokenizer import Tokenizer  # isort: skip
 from jaxrnn.data.text import pad_sequences, padding_mask  # isort: skip
+from jaxrnn.data.vectors import Vectors, load_vectors  # isort: skip
 from jaxrnn.data.batches import (  # isort: skip
     Dataset,
     Batch,
@@ -29,6 +30,8 @@ __all__ = [  # noqa: RUF022 (in reading order)
     "Tokenizer",
     "pad_sequences",
     "padding_mask",
+    "Vectors",
+    "load_vectors",
     "Dataset",
     "Batch",
     "check_dataset",
