@@ -18,6 +18,9 @@ from jaxrnn.data.batches import (  # isort: skip
 )
 from jaxrnn.data.buckets import buckets, bucket_batches  # isort: skip
 from jaxrnn.data.imdb import Imdb, Vocabulary, load_imdb  # isort: skip
+from jaxrnn.data.frames import series_of  # isort: skip
+from jaxrnn.data.series import Scale  # isort: skip
+from jaxrnn.data.windows import split_in_time, windows  # isort: skip
 from jaxrnn.data.sine import (  # isort: skip
     sine_series,
     sine_windows,
@@ -44,6 +47,10 @@ __all__ = [  # noqa: RUF022 (in reading order)
     "Imdb",
     "Vocabulary",
     "load_imdb",
+    "series_of",
+    "split_in_time",
+    "Scale",
+    "windows",
     "sine_series",
     "sine_windows",
     "window_as_features",

@@ -5,6 +5,7 @@ trained weights.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -94,7 +95,13 @@ def keras_config(model: nn.Module, params: Params, *, mask_zero: bool) -> Config
     if model.hidden_features is not None:
         activation = activation_name(model.hidden_activation)
         chain.append(dense(model.hidden_features, activation))
-    chain.append(dense(1, "linear" if isinstance(model, Forecaster) else "sigmoid"))
+    if isinstance(model, Forecaster):
+        shape = model.output_shape
+        chain.append(dense(math.prod(shape), "linear"))
+        if len(shape) > 1:  # else Keras' (batch, 1) or (batch, units) is all there is
+            chain.append(_layer("Reshape", dtype, target_shape=list(shape)))
+    else:
+        chain.append(dense(1, "sigmoid"))
     return _keras("keras", "Sequential", {"name": "sequential", "layers": chain})
 
 
