@@ -14,12 +14,15 @@ ifdef DATA_DIR
 export TFDS_DATA_DIR := $(DATA_DIR)
 endif
 
-.PHONY: run imdb next-word adding-problem vanishing-gradient state-tracking selective-copying reproduce keras native bench bench-full accelerator survival test test-slow lint check format clean
+.PHONY: run forecast imdb next-word adding-problem vanishing-gradient state-tracking selective-copying reproduce keras native bench bench-full accelerator survival test test-slow lint check format clean
 
 run: .venv/experiments            ## the main job: four sentences and the noisy sine
 	$(BIN)/python experiments/sentences.py --seeds $(SEEDS) --out $(OUT)
 	$(BIN)/python experiments/sine.py --seeds $(SEEDS) --out $(OUT)
 	@echo; echo "The series and its forecast: $(OUT)/sine.png"
+
+forecast: .venv/experiments       ## a day of demand, hour by hour, beside a linear model
+	$(BIN)/python experiments/forecast.py --seeds $(SEEDS) --out $(OUT)
 
 imdb: .venv/experiments           ## sentiment; VARIANT=001|002|004a|004b DATA_DIR=...
 	$(BIN)/python experiments/imdb.py $(VARIANT) --seeds $(SEEDS) --out $(OUT)
