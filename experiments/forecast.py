@@ -304,7 +304,10 @@ def draw(records: list[dict], forecasts: dict, real, out: pathlib.Path) -> None:
         panels[1].plot(steps, errors, color=COLORS[name], label=name)
     panels[1].set(xlabel="steps ahead", ylabel="mean absolute error", yscale="log")
     panels[1].set_title("error by step of the forecast")
-    panels[1].legend(fontsize="small")
+    panels[1].set_ylim(top=2 * panels[1].get_ylim()[1])  # room for the legend
+    panels[1].yaxis.set_major_formatter("{x:g}")
+    panels[1].yaxis.set_minor_formatter("{x:g}")
+    panels[1].legend(loc="upper center", ncols=4, fontsize="small")
     report.save_figure(figure, out / "forecast.png")
 
 
