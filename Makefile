@@ -14,7 +14,11 @@ ifdef DATA_DIR
 export TFDS_DATA_DIR := $(DATA_DIR)
 endif
 
-.PHONY: run forecast imdb next-word adding-problem vanishing-gradient state-tracking selective-copying reproduce keras native bench bench-full accelerator survival test test-slow lint check format clean
+.DEFAULT_GOAL := help
+.PHONY: help run forecast imdb next-word adding-problem vanishing-gradient state-tracking selective-copying reproduce keras native bench bench-full accelerator survival random-layers test test-slow lint docs check format clean
+
+help:                             ## lists these
+	@sed -n 's/^\([a-z][a-z-]*\):[^#]*## /make \1\t/p' Makefile | expand -t 26
 
 run: .venv/experiments            ## the main job: four sentences and the noisy sine
 	$(BIN)/python experiments/sentences.py --seeds $(SEEDS) --out $(OUT)
@@ -42,7 +46,7 @@ state-tracking: .venv/experiments ## which cells keep a state far beyond their t
 selective-copying: .venv/experiments ## which cells copy some tokens, leaving out the rest
 	$(BIN)/python experiments/selective_copying.py --seeds $(SEEDS) --out $(OUT)
 
-reproduce: .venv/dev              ## every tutorial; rewrites results/ and the README table
+reproduce: .venv/dev              ## every tutorial; rewrites results/ and the tables
 	$(BIN)/python experiments/reproduce.py --seeds $(SEEDS)
 
 keras: .venv/dev                  ## real Keras on every tutorial: the table's oracle column
@@ -54,11 +58,14 @@ native: .venv/experiments         ## compiles the loops for this CPU (needs g++ 
 survival: .venv/dev               ## runs killed at 54 random moments: the same bits?
 	$(BIN)/python tests/survival.py 18 --record experiments/results/survival.jsonl
 
+random-layers: .venv/dev          ## 3,000 layers of any options against loops of NumPy: 1 hour
+	PYTHONPATH=tests $(BIN)/python tests/random_layers.py 3000
+
 bench: .venv/dev                  ## 5 minutes: peers that are installed, solver by solver
 	$(BIN)/python experiments/benchmarks/peers.py --quick --out $(OUT)
 	$(BIN)/python experiments/benchmarks/speed.py --quick --out $(OUT)
 
-bench-full: .venv/dev             ## all of it; rewrites results/ and the README tables
+bench-full: .venv/dev             ## all of it; rewrites results/ and the tables
 	$(BIN)/python experiments/benchmarks/peers.py
 	$(BIN)/python experiments/benchmarks/speed.py
 	$(BIN)/python experiments/benchmarks/parallel.py
@@ -87,14 +94,20 @@ lint: .venv/dev                   ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
 
-check: lint test test-slow
+docs: .venv/docs                  ## the site, in site/: without a warning, a dead link, a network
+	rm -rf site
+	JAXRNN_NATIVE=0 $(BIN)/python -m sphinx -W --keep-going -q -d site/.doctrees docs site
+	rm -rf site/.doctrees
+	$(BIN)/python docs/_ext/built_site.py site
+
+check: lint test test-slow docs
 
 format: .venv/dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .venv-newest runs
+	rm -rf .venv .venv-newest runs site
 
 .venv/peers: .venv/dev experiments/benchmarks/install_peers.py ## PyTorch, Keras, ...: never CUDA
 	$(BIN)/python experiments/benchmarks/install_peers.py
@@ -110,11 +123,11 @@ clean:
 	  print(f"jax-cuda13-plugin=={v} jax-cuda13-pjrt=={v} nvidia-cuda-nvrtc==13.0.88")')
 	touch $@
 
-.venv/experiments .venv/dev: NEEDS := 11
-.venv/experiments .venv/dev: VERSIONS := --constraint constraints.txt
+.venv/experiments .venv/docs .venv/dev: NEEDS := 11
+.venv/experiments .venv/docs .venv/dev: VERSIONS := --constraint constraints.txt
 .venv-newest/dev: NEEDS := 12
 .venv-newest/dev: VERSIONS := --upgrade --upgrade-strategy eager
-.venv/experiments .venv/dev .venv-newest/dev: pyproject.toml constraints.txt
+.venv/experiments .venv/docs .venv/dev .venv-newest/dev: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, $(NEEDS)) or sys.exit( \
 	  "$(@D) needs Python 3.$(NEEDS) or newer, found " + sys.version.split()[0] + \
 	  "; name another one: make PYTHON=python3.$(NEEDS) ...")'

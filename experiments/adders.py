@@ -119,9 +119,8 @@ def make_adder(
     model = Adder(recurrent)
 
     def loss_fn(params, batch):
-        error = (model.apply({"params": params}, batch.inputs) - batch.targets) ** 2
-        loss = jaxrnn.Mean.of(error, batch.sample_weight)
-        return loss.value, {"loss": loss}
+        sums = model.apply({"params": params}, batch.inputs)
+        return jaxrnn.squared_error_loss(sums, batch.targets, batch.sample_weight)
 
     clip = optax.clip_by_global_norm(max_norm)
     return Training(model, loss_fn, optax.chain(clip, jaxrnn.keras_adam(learning_rate)))

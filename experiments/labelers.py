@@ -73,11 +73,7 @@ def make_epoch(
     def loss_fn(params, batch):
         inputs, resets, counts = batch.inputs
         logits = model.apply({"params": params}, inputs, resets)
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.targets)
-        right = jnp.argmax(logits, axis=-1) == batch.targets
-        loss = jaxrnn.Mean.of(losses, counts)
-        accuracy = jaxrnn.Mean.of(right.astype(jnp.float32), counts)
-        return loss.value, {"loss": loss, "accuracy": accuracy}
+        return jaxrnn.classification_loss(logits, batch.targets, counts)
 
     @jax.jit
     def epoch(state, key, level):

@@ -98,8 +98,7 @@ def train(epochs: int, batch_size: int, features: int, out: pathlib.Path) -> Non
 
     def loss_fn(params, batch):
         forecast = model.apply({"params": params}, batch.inputs)
-        loss = jaxrnn.Mean.of((forecast - batch.targets) ** 2, batch.sample_weight)
-        return loss.value, {"loss": loss}
+        return jaxrnn.squared_error_loss(forecast, batch.targets, batch.sample_weight)
 
     def init_fn(key):
         return model.init(key, train.inputs[:1])["params"]

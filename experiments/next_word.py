@@ -229,9 +229,10 @@ def stream(reviews: data.Dataset) -> np.ndarray:
 def read_window(params, carry, window: data.Dataset, model: NextWord):
     """The loss of one window; and the carry for the next window, and its Mean."""
     carry, logits = model.apply({"params": params}, window.inputs, carry)
-    nats = optax.softmax_cross_entropy_with_integer_labels(logits, window.targets)
-    loss = jaxrnn.Mean.of(nats.ravel(), window.sample_weight.ravel())
-    return loss.value, (carry, {"loss": loss})
+    loss, means = jaxrnn.classification_loss(
+        logits, window.targets, window.sample_weight
+    )
+    return loss, (carry, {"loss": means["loss"]})
 
 
 def zero_carry(params, rows: int, *, model: NextWord):

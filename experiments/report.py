@@ -35,6 +35,17 @@ def mean_and_spread(values: Sequence[float], digits: int = 3) -> str:
     return text
 
 
+def mean_and_error(values: Sequence[float], digits: int = 3) -> str:
+    """Writes mean ± standard error of the mean: how well the mean itself is known.
+
+    Example:
+      >>> mean_and_error([0.80, 0.82, 0.81, 0.81])
+      '0.810 ± 0.004'
+    """
+    error = np.std(values, ddof=1) / np.sqrt(len(values))
+    return f"{np.mean(values):.{digits}f} ± {error:.{digits}f}"
+
+
 def plot_history(
     history: Mapping[str, np.ndarray],
     path: files.Path,

@@ -6,8 +6,9 @@ Command    python experiments/reproduce.py --seeds 3
 Time       about 5 minutes on 2 cores
 Expect     every jaxrnn figure within the spread of Keras' beside it
 
-Writes results/*.jsonl and *.png, and the table between the marks in README.md. The
-column "Keras" is from results/keras.jsonl, which `keras_tutorials.py` writes.
+Writes results/*.jsonl and *.png, and the tables between the marks in README.md,
+docs/tutorials/index.md and docs/benchmarks.md. The column "Keras" is from
+results/keras.jsonl, which `keras_tutorials.py` writes.
 """
 
 import importlib.metadata
@@ -33,7 +34,7 @@ from jaxrnn import files
 from jaxrnn.solvers.default import default_scan
 
 RESULTS = pathlib.Path(__file__).parent / "results"
-README = pathlib.Path(__file__).parent.parent / "README.md"
+ROOT = pathlib.Path(__file__).parent.parent
 
 # What the tutorials' own texts report.
 TUTORIALS = {
@@ -50,6 +51,15 @@ RESULTS_OF_A_RUN = {
     "test_loss": "test loss",
     "test_mse": "test MSE",
     "next_value": "next value",
+}
+# Of each tutorial the one result that a reader in a hurry wants.
+SUMMARY = {
+    "sentences": ("000, four sentences: training accuracy", "accuracy"),
+    "imdb-001": ("001, reviews of 500 words: test accuracy", "test_accuracy"),
+    "imdb-002": ("002, reviews of 100 words: test accuracy", "test_accuracy"),
+    "sine": ("003, a noisy sine: test MSE", "test_mse"),
+    "imdb-004a": ("004, 30 words, without recurrence: test accuracy", "test_accuracy"),
+    "imdb-004b": ("004, 30 words, SimpleRNN: test accuracy", "test_accuracy"),
 }
 TITLES = {
     "sentences": "000 four sentences",
@@ -69,9 +79,9 @@ def main(
     only_tables: bool = False,
     data_dir: pathlib.Path | None = None,
     out: pathlib.Path = RESULTS,
-    readme: pathlib.Path = README,
+    pages: pathlib.Path = ROOT,
 ) -> None:
-    """Runs every experiment over `seeds`, then writes the tables.
+    """Runs every experiment over `seeds`, then writes the tables into `pages`.
 
     By JAX alone: the native loops are faster and round otherwise, so that the committed
     figures would not come out again to the last digit.
@@ -89,11 +99,13 @@ def main(
         print(f"all experiments: {time.perf_counter() - started:.0f} s")
         files.write_json_lines(out / "machine.jsonl", [machine() | {"seeds": seeds}])
     table = report.markdown_table(rows(out))
-    write_between(readme, "results", f"{table}\n\n{caption(out)}")
-    write_between(
-        readme, "peers", peer_report.tables(files.read_json_lines(out / "peers.jsonl"))
-    )
-    write_between(readme, "speed", speed(out))
+    write_between(pages / "README.md", "summary", summary(out))
+    index = pages / "docs" / "tutorials" / "index.md"
+    benchmarks = pages / "docs" / "benchmarks.md"
+    write_between(index, "results", f"{table}\n\n{caption(out)}")
+    peers = files.read_json_lines(out / "peers.jsonl")
+    write_between(benchmarks, "peers", peer_report.tables(peers))
+    write_between(benchmarks, "speed", speed(out))
     print(table)
 
 
@@ -108,8 +120,35 @@ def machine() -> dict:
     }
 
 
-def rows(out: pathlib.Path) -> list[dict]:
-    """The results table: one row per tutorial and result."""
+def summary(out: pathlib.Path) -> str:
+    """One row per tutorial, for the README."""
+    keras, records = read_runs(out)
+
+    def mean_of(name: str, key: str, runs: list[dict]) -> str:
+        values = [value_of(run, key) for run in runs if run["experiment"] == name]
+        return report.mean_and_error(values)
+
+    table = [
+        {
+            "tutorial": title,
+            "Keras": mean_of(name, key, keras),
+            "jaxrnn": mean_of(name, key, records),
+        }
+        for name, (title, key) in SUMMARY.items()
+    ]
+    counts = [
+        len([r for r in runs if r["experiment"] == "imdb-002"])
+        for runs in (keras, records)
+    ]
+    return (
+        f"{report.markdown_table(table)}\n\n"
+        f"Mean ± standard error over {counts[0]} seeds of Keras "
+        f"and {counts[1]} of jaxrnn."
+    )
+
+
+def read_runs(out: pathlib.Path) -> tuple[list[dict], list[dict]]:
+    """The records of Keras, and those of jaxrnn."""
     keras = files.read_json_lines(out / "keras.jsonl")
     records = files.read_json_lines(out / "sentences.jsonl")
     for name in (*imdb.VARIANTS, "002-masked"):
@@ -117,7 +156,12 @@ def rows(out: pathlib.Path) -> list[dict]:
     for record in files.read_json_lines(out / "sine.jsonl"):
         in_time = "(N, 4, 1)" in record["layout"]
         records.append(record | {"experiment": "sine-time" if in_time else "sine"})
+    return keras, records
 
+
+def rows(out: pathlib.Path) -> list[dict]:
+    """The results table: one row per tutorial and result."""
+    keras, records = read_runs(out)
     table = []
     for name, title in TITLES.items():
         runs = [r for r in records if r["experiment"] == name]

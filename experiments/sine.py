@@ -63,9 +63,8 @@ def main(
         return model.apply({"params": params}, inputs)
 
     def loss_fn(params, batch):
-        error = (forecast(params, batch.inputs) - batch.targets) ** 2
-        loss = jaxrnn.Mean.of(error, batch.sample_weight)
-        return loss.value, {"loss": loss}
+        values = forecast(params, batch.inputs)
+        return jaxrnn.squared_error_loss(values, batch.targets, batch.sample_weight)
 
     def values_and_mse(params, part):
         values = forecast(params, part.inputs)

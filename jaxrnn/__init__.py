@@ -67,6 +67,7 @@ from jaxrnn.linen import TimeDistributed as TimeDistributed
 from jaxrnn.linen import concatenate as concatenate
 from jaxrnn.linen import RNN as RNN
 from jaxrnn.models import TextClassifier as TextClassifier
+from jaxrnn.models import TextTagger as TextTagger
 from jaxrnn.models import FlattenClassifier as FlattenClassifier
 from jaxrnn.models import Forecaster as Forecaster
 
@@ -77,6 +78,9 @@ from jaxrnn import data as data
 from jaxrnn.losses import binary_cross_entropy as binary_cross_entropy
 from jaxrnn.losses import binary_accuracy as binary_accuracy
 from jaxrnn.losses import binary_classification_loss as binary_classification_loss
+from jaxrnn.losses import classification_loss as classification_loss
+from jaxrnn.losses import multi_label_loss as multi_label_loss
+from jaxrnn.losses import squared_error_loss as squared_error_loss
 from jaxrnn.losses import class_weights as class_weights
 from jaxrnn import regularizers as regularizers
 from jaxrnn import constraints as constraints

@@ -159,23 +159,27 @@ def test_unknown_option_is_named():
     assert "adam" in printed
 
 
-# The tables in the README are what the records say.
+# The tables on the pages are what the records say.
+
+PAGES = ("README.md", "docs/tutorials/index.md", "docs/benchmarks.md")
 
 
-def test_readme_tables_are_those_of_the_committed_records(tmp_path):
-    original = (ROOT / "README.md").read_text(encoding="utf-8")
-    copy = tmp_path / "README.md"
-    copy.write_text(original, encoding="utf-8")
+def test_tables_are_those_of_the_committed_records(tmp_path):
+    (tmp_path / "docs" / "tutorials").mkdir(parents=True)
+    texts = {page: (ROOT / page).read_text(encoding="utf-8") for page in PAGES}
+    for page, text in texts.items():
+        (tmp_path / page).write_text(text, encoding="utf-8")
     results = EXPERIMENTS / "results"
-    run("reproduce.py", "--only-tables", "--out", results, "--readme", copy)
-    assert copy.read_text(encoding="utf-8") == original
+    run("reproduce.py", "--only-tables", "--out", results, "--pages", tmp_path)
+    for page, text in texts.items():
+        assert (tmp_path / page).read_text(encoding="utf-8") == text
 
 
-def test_readme_without_marks_is_left_alone(tmp_path):
+def test_a_page_without_marks_is_left_alone(tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text("no marks here", encoding="utf-8")
-    with pytest.raises(ValueError, match="must hold the marks <!-- results -->"):
-        reproduce.main(only_tables=True, out=EXPERIMENTS / "results", readme=readme)
+    with pytest.raises(ValueError, match="must hold the marks <!-- summary -->"):
+        reproduce.main(only_tables=True, out=EXPERIMENTS / "results", pages=tmp_path)
     assert readme.read_text(encoding="utf-8") == "no marks here"
 
 

@@ -67,9 +67,8 @@ def sine(solver: Any) -> Training:
     model = jaxrnn.Forecaster(layer, hidden_features=8)
 
     def loss_fn(params, batch):
-        error = model.apply({"params": params}, batch.inputs) - batch.targets
-        loss = jaxrnn.Mean.of(error**2, batch.sample_weight)
-        return loss.value, {"loss": loss}
+        values = model.apply({"params": params}, batch.inputs)
+        return jaxrnn.squared_error_loss(values, batch.targets, batch.sample_weight)
 
     return Training(model, train, loss_fn, batch_size=16, epochs=50)
 

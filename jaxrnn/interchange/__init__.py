@@ -15,6 +15,10 @@ from jaxrnn.interchange.keras_files import (  # isort: skip
     replace_keras_weights,
 )
 from jaxrnn.interchange.torch import from_torch, to_torch  # isort: skip
+from jaxrnn.interchange.torch_models import (  # isort: skip
+    from_torch_model,
+    to_torch_model,
+)
 from jaxrnn.interchange.flax import from_linen, to_linen, from_nnx, to_nnx  # isort: skip
 from jaxrnn.interchange.equinox import from_equinox, to_equinox  # isort: skip
 from jaxrnn.interchange.safetensors import save, load  # isort: skip
@@ -29,6 +33,8 @@ __all__ = [  # noqa: RUF022 (in reading order)
     "replace_keras_weights",
     "from_torch",
     "to_torch",
+    "from_torch_model",
+    "to_torch_model",
     "from_linen",
     "to_linen",
     "from_nnx",

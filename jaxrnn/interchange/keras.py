@@ -11,6 +11,8 @@ import numpy as np
 from jaxrnn.cells.base import Params
 from jaxrnn.interchange.structure import (
     MODEL_ORDER,
+    Like,
+    as_params,
     check_shape,
     directions,
     join,
@@ -56,14 +58,14 @@ def to_keras(params: Params, *, order: Sequence[str] = MODEL_ORDER) -> list[np.n
 
 
 def from_keras(
-    weights: Sequence[Any], *, like: Params, order: Sequence[str] = MODEL_ORDER
+    weights: Sequence[Any], *, like: Like, order: Sequence[str] = MODEL_ORDER
 ) -> dict[str, Any]:
     """Takes the weights of a Keras layer or model, from `get_weights()`.
 
     Args:
       weights: arrays in Keras' order.
-      like: parameters of the same structure, or `jax.eval_shape` of `init`: only names
-        and shapes are read.
+      like: parameters of the same structure, `jax.eval_shape` of `init`, or an NNX
+        module: only names and shapes are read.
       order: the names of the model's layers, in the order in which they act.
 
     Returns:
@@ -88,6 +90,7 @@ def from_keras(
             f"{type(weights).__name__}; files are for load_keras, a state_dict is for "
             "from_torch."
         )
+    like = as_params(like)
     want = {
         join(path, name): shape
         for path, layer in _single_layers(like, order)

@@ -11,6 +11,8 @@ from jaxrnn.cells.base import Params
 from jaxrnn.files import BadFile, Path, optional, replacing
 from jaxrnn.files.refused import parse_json, refusing
 from jaxrnn.interchange.structure import (
+    Like,
+    as_params,
     check_names,
     check_shape,
     flatten,
@@ -83,7 +85,7 @@ def save(
             )
 
 
-def load(path: Path, *, like: Params | None = None) -> dict[str, Any]:
+def load(path: Path, *, like: Like | None = None) -> dict[str, Any]:
     """Reads what `save` wrote.
 
     A file that comes from elsewhere is safe to read: nothing is allocated that it does
@@ -92,7 +94,7 @@ def load(path: Path, *, like: Params | None = None) -> dict[str, Any]:
 
     Args:
       path: the file.
-      like: parameters to compare names and shapes with.
+      like: parameters, or an NNX module, to compare names and shapes with.
 
     Returns:
       Nested dicts of NumPy arrays, bit by bit and in the dtypes that were saved; they
@@ -105,6 +107,7 @@ def load(path: Path, *, like: Params | None = None) -> dict[str, Any]:
 
     Example: see `save`.
     """
+    like = None if like is None else as_params(like)
     library = optional("safetensors", "interchange")
     rule, way_out = "be a file written by save", "files of Keras are for load_keras"
     with open(path, "rb") as file, refusing(path, rule, way_out):

@@ -4,6 +4,7 @@ The names decide, never the order of a dict: a tree that went through `jax.tree`
 sorted by name, and "head" is not the second layer of any model.
 """
 
+import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,6 +14,9 @@ import numpy as np
 
 from jaxrnn.cells.base import Params
 from jaxrnn.files import Path
+
+# What a `like` may be: parameters, their shapes, or a Flax NNX module that holds them.
+Like = Any
 
 MODEL_ORDER = ("embed", "recurrent", "hidden", "head")  # of the models of jaxrnn
 
@@ -30,6 +34,31 @@ class Sizes(NamedTuple):
     in_features: int
     features: int
     projection: int | None  # size of the output, where it is not `features`
+
+
+def as_params(like: Like) -> Params:
+    """The parameters of a `like`, those of an NNX module as nested dicts.
+
+    Raises:
+      TypeError: neither parameters nor an NNX module.
+
+    Example:
+      >>> from flax import nnx
+      >>> import jaxrnn.nnx
+      >>> layer = jaxrnn.nnx.SimpleRNN(2, 3, rngs=nnx.Rngs(0))
+      >>> sorted(as_params(layer))
+      ['bias', 'kernel', 'recurrent_kernel']
+    """
+    nnx = sys.modules.get("flax.nnx")  # it is imported where a module exists
+    if nnx is not None and isinstance(like, nnx.Module):
+        return nnx.to_pure_dict(nnx.state(like, nnx.Param))
+    if not isinstance(like, Mapping):
+        raise TypeError(
+            "like must be parameters, a mapping of names, or an NNX module, got "
+            f"{type(like).__name__}; of a Linen module take "
+            'jax.eval_shape(model.init, key, inputs)["params"].'
+        )
+    return like
 
 
 def flatten(params: Params) -> dict[str, Any]:

@@ -9,6 +9,8 @@ import numpy as np
 from jaxrnn.cells.base import Params
 from jaxrnn.interchange.structure import (
     STACKED,
+    Like,
+    as_params,
     check_like,
     check_shape,
     directions,
@@ -19,13 +21,15 @@ from jaxrnn.interchange.structure import (
     to_numpy,
 )
 
-_NAME = re.compile(r"(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)_l(\d+)(_reverse)?")
+_KINDS = "weight_ih|weight_hh|weight_hr|bias_ih|bias_hh"
+_NAME = re.compile(rf"({_KINDS})_l\d+(_reverse)?")
+_ANY_NAME = re.compile(rf"({_KINDS})(_l(\d+)(_reverse)?)?")  # a cell has no number
 
 
 def from_torch(
-    state_dict: Mapping[str, Any], *, prefix: str = "", like: Params | None = None
+    state_dict: Mapping[str, Any], *, prefix: str = "", like: Like | None = None
 ) -> dict[str, Any]:
-    """Takes the parameters of a `torch.nn.RNN`, `GRU` or `LSTM`.
+    """Takes the parameters of a `torch.nn.RNN`, `GRU` or `LSTM`, or of a cell of these.
 
         kernel = weight_ih.T    recurrent_kernel = weight_hh.T    bias = b_ih + b_hh
 
@@ -38,7 +42,7 @@ def from_torch(
       state_dict: `{name: array}`: NumPy arrays, or tensors of any dtype and device.
       prefix: of the layer in the `state_dict` of a larger model, such as "rnn.";
         other names are then passed over.
-      like: parameters to compare names and shapes with.
+      like: parameters, or an NNX module, to compare names and shapes with.
 
     Returns:
       The parameters of one layer, or those of a Stacked `{"layers_0": …, …}` where
@@ -57,24 +61,24 @@ def from_torch(
       >>> bool((from_torch(theirs)["kernel"] == ours["kernel"]).all())
       True
     """
-    if not isinstance(state_dict, Mapping):
-        raise TypeError(
-            "state_dict must be a mapping of names to arrays, got "
-            f"{type(state_dict).__name__}; take rnn.state_dict(), of a file "
-            "torch.load(path, weights_only=True)."
-        )
+    check_mapping(state_dict)
+    suffixes: dict[tuple[int, str], str] = {}
     groups: dict[tuple[int, str], dict[str, np.ndarray]] = {}
     for name, value in state_dict.items():
         if not name.startswith(prefix):
             continue
-        match = _NAME.fullmatch(name.removeprefix(prefix))
+        match = _ANY_NAME.fullmatch(name.removeprefix(prefix))
         if match is None:
             raise ValueError(_unknown_name(name, state_dict))
-        kind, number, reverse = match.groups()
-        group = groups.setdefault(
-            (int(number), "reverse" if reverse else "forward"), {}
-        )
-        group[kind] = to_numpy(name, value)
+        kind, suffix, number, reverse = match.groups(default="")
+        key = (int(number or 0), "reverse" if reverse else "forward")
+        if suffixes.setdefault(key, suffix) != suffix:
+            raise ValueError(
+                "a state_dict must be of a layer or of a cell, found both "
+                f"{prefix}{kind} and {prefix}{kind}_l0, or the like; convert each by "
+                "itself."
+            )
+        groups.setdefault(key, {})[kind] = to_numpy(name, value)
     bidirectional = (0, "reverse") in groups
     sides = ("forward", "reverse") if bidirectional else ("forward",)
     depth = len(groups) // len(sides)
@@ -85,7 +89,7 @@ def from_torch(
             f"directions in each, found {sorted(groups) or 'none'} among "
             f"{sorted(state_dict)}; check the prefix {prefix!r}."
         )
-    single = {key: _from_group(prefix, key, groups[key]) for key in wanted}
+    single = {key: _from_group(prefix, suffixes[key], groups[key]) for key in wanted}
     stack = [
         {side: single[number, side] for side in sides}
         if bidirectional
@@ -96,8 +100,18 @@ def from_torch(
     if depth > 1:
         params = {STACKED.format(number): layer for number, layer in enumerate(stack)}
     if like is not None:
-        check_like(params, like)
+        check_like(params, as_params(like))
     return params
+
+
+def check_mapping(state_dict: Any) -> None:
+    """Raises unless it is a `state_dict`, by name."""
+    if not isinstance(state_dict, Mapping):
+        raise TypeError(
+            "state_dict must be a mapping of names to arrays, got "
+            f"{type(state_dict).__name__}; take rnn.state_dict(), of a file "
+            "torch.load(path, weights_only=True)."
+        )
 
 
 def to_torch(params: Params, *, prefix: str = "") -> dict[str, np.ndarray]:
@@ -150,10 +164,9 @@ def to_torch(params: Params, *, prefix: str = "") -> dict[str, np.ndarray]:
 
 
 def _from_group(
-    prefix: str, key: tuple[int, str], group: dict[str, np.ndarray]
+    prefix: str, suffix: str, group: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """One direction of one layer."""
-    suffix = f"_l{key[0]}{'_reverse' if key[1] == 'reverse' else ''}"
     required = {"weight_ih", "weight_hh"}
     if any(kind.startswith("bias") for kind in group):
         required |= {"bias_ih", "bias_hh"}

@@ -268,7 +268,9 @@ class _Recurrent(RecurrentOptions, Layer):
 class Recurrent(CellOptions, _Recurrent, kw_only=True):
     """A layer that runs any cell.
 
-    Attributes: see `jaxrnn.layers.options.RecurrentOptions`, and
+    It has the options of `jaxrnn.layers.options.RecurrentOptions`, and one more.
+
+    Attributes:
       cell: what happens at one time step.
 
     Example:

@@ -39,9 +39,9 @@ class RNN(nn.Module):
 
     Attributes:
       cell: a `flax.linen.RNNCellBase`, or a jaxrnn `Cell`.
-      time_major, return_carry, reverse, keep_order, unroll, variable_axes,
-        variable_broadcast, variable_carry, split_rngs: as in `flax.linen.RNN`. The
-        last five are for Flax cells.
+      time_major, return_carry, reverse, keep_order: as in `flax.linen.RNN`.
+      unroll, variable_axes, variable_broadcast, variable_carry, split_rngs: as there,
+        for Flax cells.
       features: of a jaxrnn cell, which does not know its size.
       solver: of a jaxrnn cell; None takes the default.
 

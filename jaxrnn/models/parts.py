@@ -28,6 +28,22 @@ def dense(features: int, name: str) -> nn.Dense:
     return nn.Dense(features, kernel_init=glorot_uniform, name=name)
 
 
+def head(num_classes: int | None) -> nn.Dense:
+    """The last Dense layer: a logit for each class, a single one of two classes."""
+    return dense(1 if num_classes is None else num_classes, name="head")
+
+
+def check_classes(num_classes: int | None) -> None:
+    """Raises where there are no classes to tell apart."""
+    if num_classes is not None:
+        check_size("num_classes", num_classes)
+        if num_classes < 2:
+            raise ValueError(
+                f"num_classes must be at least 2, got {num_classes}; None stands for "
+                "two classes with one logit, for a sigmoid."
+            )
+
+
 def as_features(features: Any) -> Array:
     """What a recurrent layer of a narrow `dtype` returns, for the layers above it.
 
@@ -40,6 +56,21 @@ def as_features(features: Any) -> Array:
             f"{jax.tree.map(jnp.shape, features)}; leave out return_sequences and "
             "return_carry, and give a Bidirectional a merge."
         )
+    return _wide(features)
+
+
+def as_sequence(features: Any) -> Array:
+    """The same of a layer that returns all of its outputs."""
+    if getattr(features, "ndim", None) != 3:
+        raise ValueError(
+            "recurrent must return its outputs, (batch, time, features), got "
+            f"{jax.tree.map(jnp.shape, features)}; say return_sequences=True, leave "
+            "out return_carry, and give a Bidirectional a merge."
+        )
+    return _wide(features)
+
+
+def _wide(features: Array) -> Array:
     return features.astype(jnp.float32) if features.dtype.itemsize < 4 else features
 
 

@@ -1,4 +1,4 @@
-"""Which class is a text of? Embed -> SimpleRNN -> Dense, and one without recurrence."""
+"""Which class is a text of, or each of its words? Embed -> SimpleRNN -> Dense."""
 
 import flax.linen as nn
 import jax
@@ -9,11 +9,20 @@ from jaxrnn.cells.base import Activation, AnyArray, check_size
 from jaxrnn.layers.embed import nonzero
 from jaxrnn.layers.linen import Embed
 from jaxrnn.layers.linen_wrappers import adopted
-from jaxrnn.models.parts import as_features, check_rank, check_sizes, dense, given
+from jaxrnn.models.parts import (
+    as_features,
+    as_sequence,
+    check_classes,
+    check_rank,
+    check_sizes,
+    dense,
+    given,
+    head,
+)
 
 
 class TextClassifier(nn.Module):
-    """Embed -> a recurrent layer -> Dense, for two classes.
+    """Embed -> a recurrent layer -> Dense: which class is a text of?
 
     Attributes:
       vocab_size: number of ids, padding included.
@@ -23,6 +32,8 @@ class TextClassifier(nn.Module):
       mask_zero: id 0 is padding, as in Keras' `Embedding(mask_zero=True)`.
       hidden_features: width of a Dense layer before the last one; None = no such layer.
       hidden_activation: of that layer.
+      num_classes: how many classes or labels there are. None = two classes and one
+        logit, as in the tutorials.
 
     Example:
       >>> model = TextClassifier(10_000, embed_features=32, recurrent=SimpleRNN(32))
@@ -40,9 +51,11 @@ class TextClassifier(nn.Module):
     hidden_features: int | None = None
     hidden_activation: Activation = jax.nn.sigmoid
     mask_zero: bool = False
+    num_classes: int | None = None
 
     def __post_init__(self) -> None:
         check_activation("hidden_activation", self.hidden_activation)
+        check_classes(self.num_classes)
         check_sizes(self, "vocab_size", "embed_features", "hidden_features")
         self.recurrent = adopted(self.recurrent)
         super().__post_init__()
@@ -54,8 +67,11 @@ class TextClassifier(nn.Module):
         *,
         mask: Bool[AnyArray, "batch time"] | None = None,
         deterministic: bool | None = None,
-    ) -> Float[Array, " batch"]:
-        """Returns the logits; `jax.nn.sigmoid` makes probabilities of them.
+    ) -> Float[Array, "batch *classes"]:
+        """Returns the logits, (batch,) of two classes, else (batch, num_classes).
+
+        Probabilities are their `jax.nn.sigmoid` where there are two classes, or labels
+        each for itself; `jax.nn.softmax` where one class of several is right.
 
         Args:
           ids: padded rows of ids.
@@ -76,7 +92,75 @@ class TextClassifier(nn.Module):
         if self.hidden_features is not None:
             hidden = dense(self.hidden_features, name="hidden")(features)
             features = self.hidden_activation(hidden)
-        return dense(1, name="head")(features)[:, 0]
+        logits = head(self.num_classes)(features)
+        return logits[:, 0] if self.num_classes is None else logits
+
+
+class TextTagger(nn.Module):
+    """Embed -> a recurrent layer -> Dense at every step: which class is each word of?
+
+    The loss of a tagger counts the words and not the padding, see
+    `classification_loss(…, mask=)`.
+
+    Attributes:
+      vocab_size: number of ids, padding included.
+      embed_features: width of the embedding.
+      recurrent: a layer that returns all of its outputs, such as
+        `Bidirectional(LSTM(32, return_sequences=True))`.
+      num_classes: how many classes or labels a word can have.
+      mask_zero: id 0 is padding, as in Keras' `Embedding(mask_zero=True)`.
+
+    Example:
+      >>> layer = Bidirectional(LSTM(32, return_sequences=True))
+      >>> model = TextTagger(10_000, 32, layer, num_classes=17, mask_zero=True)
+      >>> ids = jnp.array([[5, 9, 0], [4, 0, 0]])
+      >>> variables = model.init(jax.random.key(0), ids)
+      >>> logits = model.apply(variables, ids)
+      >>> logits.shape
+      (2, 3, 17)
+      >>> labels = jnp.array([[1, 16, 0], [3, 0, 0]])
+      >>> loss, means = classification_loss(logits, labels, mask=ids != 0)
+      >>> means["loss"].weight.item()
+      3.0
+    """
+
+    vocab_size: int
+    embed_features: int
+    recurrent: nn.Module
+    num_classes: int
+    mask_zero: bool = False
+
+    def __post_init__(self) -> None:
+        check_classes(self.num_classes)
+        check_sizes(self, "vocab_size", "embed_features")
+        self.recurrent = adopted(self.recurrent)
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(
+        self,
+        ids: Int[AnyArray, "batch time"],
+        *,
+        mask: Bool[AnyArray, "batch time"] | None = None,
+        deterministic: bool | None = None,
+    ) -> Float[Array, "batch time classes"]:
+        """Returns the logits of every step; those of a masked one are to be left out.
+
+        Args:
+          ids: padded rows of ids.
+          mask: True = valid. None reads padding as a word, but for `mask_zero`.
+          deterministic: as the call of `recurrent` takes it: False draws its dropout
+            from the key `dropout`.
+
+        Raises:
+          TypeError, ValueError: wrong dtype, rank or mask shape, ids out of range.
+        """
+        check_rank(ids, ("batch", "time"))
+        features = Embed(self.vocab_size, self.embed_features, name="embed")(ids)
+        if mask is None and self.mask_zero:
+            mask = nonzero(ids)
+        features = self.recurrent(features, mask=mask, **given(deterministic))
+        return head(self.num_classes)(as_sequence(features))
 
 
 class FlattenClassifier(nn.Module):
@@ -89,6 +173,7 @@ class FlattenClassifier(nn.Module):
       embed_features: width of the embedding.
       hidden_features: width of the hidden Dense layer.
       hidden_activation: of that layer.
+      num_classes: as of a `TextClassifier`.
 
     Example:
       >>> model = FlattenClassifier(10_000, embed_features=16, hidden_features=32)
@@ -101,15 +186,19 @@ class FlattenClassifier(nn.Module):
     embed_features: int
     hidden_features: int
     hidden_activation: Activation = jax.nn.sigmoid
+    num_classes: int | None = None
 
     def __post_init__(self) -> None:
         check_activation("hidden_activation", self.hidden_activation)
+        check_classes(self.num_classes)
         check_sizes(self, "vocab_size", "embed_features", "hidden_features")
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, ids: Int[AnyArray, "batch time"]) -> Float[Array, " batch"]:
-        """Returns the logits.
+    def __call__(
+        self, ids: Int[AnyArray, "batch time"]
+    ) -> Float[Array, "batch *classes"]:
+        """Returns the logits, as a `TextClassifier` does.
 
         Raises:
           TypeError, ValueError: wrong dtype or rank, no time steps, ids out of range.
@@ -120,4 +209,5 @@ class FlattenClassifier(nn.Module):
         width = ids.shape[1] * self.embed_features
         features = features.reshape(features.shape[0], width)
         hidden = dense(self.hidden_features, name="hidden")(features)
-        return dense(1, name="head")(self.hidden_activation(hidden))[:, 0]
+        logits = head(self.num_classes)(self.hidden_activation(hidden))
+        return logits[:, 0] if self.num_classes is None else logits

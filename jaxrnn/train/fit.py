@@ -29,7 +29,7 @@ from jaxrnn.train.parts import Batches, Rows
 from jaxrnn.train.plateaus import EarlyStopping, check_monitor
 from jaxrnn.train.processes import first_says, one_of_them, told_of_lost_ones
 from jaxrnn.train.rates import LearningRate, rates, with_rates
-from jaxrnn.train.run import Run, check_finite
+from jaxrnn.train.run import Run, check_finite, check_last
 from jaxrnn.train.state import TrainState
 from jaxrnn.train.stops import Interrupted, Signals, signals
 from jaxrnn.train.update import LossFn
@@ -253,6 +253,8 @@ def fit(
                 "folder and no history."
             )
 
+        before = run
+
         def keep(*, due: bool) -> None:
             """A checkpoint, where it is time; and the end, where a signal came."""
             nonlocal at
@@ -260,6 +262,8 @@ def fit(
                 return
             came = one_of_them(signal.came)
             if came or (due and first_says(kept.due)):
+                if not allow_non_finite:  # from there nothing could go on
+                    check_last(before, run)
                 run.save(kept, facts)
                 at = run.epoch, run.done
             if came:
@@ -304,8 +308,16 @@ def fit(
             for report in reports:
                 report(run.epoch - 1, record, run.state)
             keep(due=checkpoints is not None and run.epoch % checkpoints.epochs == 0)
+        if run.best is None and not allow_non_finite:
+            check_last(before, run)
         if kept is not None and at != (run.epoch, run.done):
             run.save(kept, facts)
+        if came := one_of_them(signal.came):
+            raise Interrupted(
+                f"{came} came when training had ended; all of it is kept.",
+                run.state,
+                run.arrays(),
+            )
 
     state = run.state if run.best is None else run.best.or_last(run.state)
     return state, run.arrays()

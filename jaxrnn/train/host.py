@@ -17,6 +17,7 @@ from jaxrnn.data.trees import leaves_of
 from jaxrnn.metrics import Mean
 from jaxrnn.train.checks import check_all_integers
 from jaxrnn.train.devices import by_rows, check_sharding, everywhere
+from jaxrnn.train.processes import of_all
 from jaxrnn.train.programs import program
 from jaxrnn.train.state import TrainState
 from jaxrnn.train.update import LossFn, update
@@ -63,7 +64,8 @@ def train_batches(
     Raises:
       ValueError: no batch at all, `updates_per_call` below 1, a batch that differs in
         the rows of its arrays, has integers that do not fit into 32 bits, or cannot be
-        shared out equally to the devices.
+        shared out equally to the devices; other numbers or shapes of batches in one
+        process than in another.
 
     Example:
       >>> def loss_fn(params, batch):
@@ -86,7 +88,8 @@ def train_batches(
     state, noise_key = everywhere(sharding, (state, noise_key))
     options = {"loss_fn": loss_fn, "optimizer": optimizer, "noise_key": noise_key}
     sums: dict[str, Mean] | None = None
-    for count, group in _groups(batches, updates_per_call, sharding):
+    groups = _groups(batches, updates_per_call, sharding)
+    for count, group in _alike_in_all(groups, sharding):
         group = by_rows(sharding, group, None)
         state, means = _train_group(state, group, count, **options)
         jax.block_until_ready(sums)  # of the groups before: do not run far ahead
@@ -123,6 +126,26 @@ def _groups(
             else:
                 for batch in group:
                     yield np.int32(1), jax.tree.map(stack, batch)
+
+
+def _alike_in_all(
+    groups: Iterator[tuple[np.int32, Any]], sharding: NamedSharding | None
+) -> Iterator[tuple[np.int32, Any]]:
+    """The same groups; raises where processes have others, who would wait for ever."""
+    if sharding is None or jax.process_count() == 1:
+        yield from groups
+        return
+    for count, group in itertools.chain(groups, [(np.int32(0), None)]):
+        shapes = sorted({np.shape(leaf) for leaf in jax.tree.leaves(group)})
+        said = of_all(f"{count} of {shapes}")
+        if len(set(said)) > 1:
+            raise ValueError(
+                "each process must make as many batches as the others, of the same "
+                f"shapes, got next, process by process, {said}; give each the same "
+                "number of rows, and leave out what is over."
+            )
+        if count:
+            yield count, group
 
 
 def _checked(sharding: NamedSharding | None, batch: Any) -> Any:

@@ -1,5 +1,6 @@
 """Where does a run stand? All that it needs to go on, between two parts of an epoch."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +13,13 @@ from jaxrnn.train.plateaus import Best, EarlyStopping
 from jaxrnn.train.processes import of_all
 from jaxrnn.train.state import TrainState
 from jaxrnn.train.stops import NonFinite
+
+USUAL_CAUSES = (
+    "Usual causes: an id beyond the embedding, NaN in the data, a learning rate too "
+    "high, a recurrence with ReLU or a long one that explodes "
+    "(optax.clip_by_global_norm before the optimizer). `.state` and `.history` of this "
+    "error are the last good ones; allow_non_finite=True goes on."
+)
 
 
 class Run(NamedTuple):
@@ -129,6 +137,29 @@ def _mean(kept: Any) -> Mean:
     return Mean(*(jnp.asarray(from_json(x)) for x in kept))
 
 
+@jax.jit
+def _are_finite(state: TrainState) -> Any:
+    """Whether all parameters of a model are, one answer for each."""
+    axes = state.step.ndim  # of several models
+
+    def is_finite(leaf: Any) -> Any:
+        return jnp.isfinite(leaf).all(axis=tuple(range(axes, leaf.ndim)))
+
+    leaves = [is_finite(leaf) for leaf in jax.tree.leaves(state.params)]
+    return functools.reduce(jnp.logical_and, leaves)
+
+
+def check_last(before: "Run", run: Run) -> None:
+    """Raises where the last update, whose loss nobody saw, left no model finite."""
+    if not np.asarray(_are_finite(run.state)).any():
+        raise NonFinite(
+            f"the parameters are not finite after the last update of epoch "
+            f"{run.epoch - 1}. {USUAL_CAUSES}",
+            before.state,
+            before.arrays(),
+        )
+
+
 def check_finite(run: Run, means: dict[str, Mean], by_update: Any) -> None:
     """Raises where no model is left whose means are finite; a mean of nothing is."""
     finite = {name: np.isfinite(mean.total) for name, mean in means.items()}
@@ -145,11 +176,7 @@ def check_finite(run: Run, means: dict[str, Mean], by_update: Any) -> None:
         broken = sorted(broken, key=first.__getitem__)
         where = f"at update {run.done + first[broken[0]] + 1}"
     raise NonFinite(
-        f"{broken[0]} is not finite in epoch {run.epoch}, {where}. Usual causes: an id "
-        "beyond the embedding, NaN in the data, a learning rate too high, a recurrence "
-        "with ReLU or a long one that explodes (optax.clip_by_global_norm before the "
-        "optimizer). `.state` and `.history` of this error are the last good ones; "
-        "allow_non_finite=True goes on.",
+        f"{broken[0]} is not finite in epoch {run.epoch}, {where}. {USUAL_CAUSES}",
         run.state,
         run.arrays(),
     )

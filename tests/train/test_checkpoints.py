@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 import jaxrnn
+import jaxrnn.train.run
 from jaxrnn import data
 from jaxrnn.train.checkpoints import Kept
 
@@ -377,6 +378,61 @@ def test_from_the_host_it_says_after_which_update(tmp_path):
     with pytest.raises(jaxrnn.NonFinite, match=r"in or after update 3\.") as stop:
         fit_breaking(14, "host", checkpoints=checkpoints)
     assert stop.value.state.step == 14
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_last_update_that_breaks_is_seen(kept, tmp_path):
+    """Its loss is finite, and no other one shows what it left."""
+
+    def loss_fn(params, batch):
+        square = (params["w"] ** 2).sum()
+        norm = jnp.sqrt(jnp.where(params["count"] < 23, square, 0 * square))
+        error = (batch.inputs @ params["w"] - batch.targets) ** 2 + norm
+        loss = jaxrnn.Mean.of(error - params["count"], batch.sample_weight)
+        return loss.value, {"loss": loss}
+
+    def train(**options):
+        params = {"w": jnp.ones(3), "count": jnp.zeros(())}
+        return jaxrnn.fit(
+            jaxrnn.init_state(params, COUNTING),
+            DATASET,
+            loss_fn=loss_fn,
+            optimizer=COUNTING,
+            key=jax.random.key(0),
+            epochs=4,
+            batch_size=4,
+            **options,
+        )
+
+    options = {"checkpoints": jaxrnn.Checkpoints(tmp_path)} if kept else {}
+    with pytest.raises(jaxrnn.NonFinite, match="last update of epoch 3") as at:
+        train(**options)
+    assert np.isfinite(at.value.state.params["w"]).all()
+    state, history = train(allow_non_finite=True)
+    assert np.isnan(state.params["w"]).all()
+    assert np.isfinite(history["loss"]).all()
+
+
+def test_a_signal_after_the_last_checkpoint_is_not_lost(tmp_path):
+    """The epoch is over and kept; who called must still hear of it."""
+
+    def on_epoch(epoch, record, state):
+        if epoch == 1:
+            at_exit.append(True)
+
+    at_exit, saved = [], jaxrnn.train.run.Run.save
+    with pytest.MonkeyPatch.context() as patch:
+
+        def save(run, kept, facts):
+            saved(run, kept, facts)
+            if at_exit:
+                signal.raise_signal(signal.SIGINT)
+
+        patch.setattr(jaxrnn.train.run.Run, "save", save)
+        with pytest.raises(jaxrnn.Interrupted, match="SIGINT came when training had"):
+            train("memory", tmp_path, epochs=2, on_epoch=on_epoch)
+    state, _ = train("memory", tmp_path, epochs=2)
+    assert state.step == 12
 
 
 def test_the_option_goes_on():

@@ -14,7 +14,7 @@ from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
 import jaxrnn
 from jaxrnn import data
-from jaxrnn.train import devices
+from jaxrnn.train import devices, host
 
 HERE = pathlib.Path(__file__).parent
 
@@ -84,6 +84,21 @@ def test_batch_must_be_shared_out_equally(entry):
     message = "a multiple of the 4 devices that share it, got 2; take 4"
     with pytest.raises(ValueError, match=message):
         train(entry, by_all)
+
+
+def test_a_process_with_fewer_batches_is_told(monkeypatch):
+    """As if there were two processes, the other one with a batch less."""
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+
+    def of_all(said):
+        return [said, said.replace("2 of", "1 of")]
+
+    monkeypatch.setattr(host, "of_all", of_all)
+    groups = iter([(np.int32(2), np.ones((2, 4))), (np.int32(1), np.ones((2, 4)))])
+    sharding = NamedSharding(jax.make_mesh((1,), ("a",)), PartitionSpec("a"))
+    message = r"as many batches as the others.*'2 of \[\(2, 4\)\]', '1 of .*leave out"
+    with pytest.raises(ValueError, match=message):
+        list(host._alike_in_all(groups, sharding))
 
 
 def test_what_is_whole_must_be_the_same_in_all_processes(monkeypatch):

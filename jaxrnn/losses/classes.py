@@ -1,0 +1,115 @@
+"""How far are logits from the right class, or from the right labels?"""
+
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Shaped
+
+from jaxrnn.losses.weights import check_same_shape, weight_of_steps
+from jaxrnn.metrics import Mean
+
+
+def classification_loss(
+    logits: Float[Array, "*batch classes"],
+    labels: Shaped[Array, "*batch"],
+    sample_weight: Float[Array, "..."] | None = None,
+    mask: Bool[Array, "batch time"] | None = None,
+) -> tuple[Float[Array, ""], dict[str, Mean]]:
+    """Loss and accuracy where one class of several is right, for a `loss_fn`.
+
+        loss = logsumexp(logits) - logits[label]
+
+    Keras' `SparseCategoricalCrossentropy(from_logits=True)` and PyTorch's
+    `CrossEntropyLoss`, with the mean over the weights (Keras divides by the rows
+    instead, see `class_weights`). For a tagger the logits are (batch, time, classes)
+    and a masked step counts neither in the loss nor in the accuracy, whatever its
+    label.
+
+    Args:
+      logits: before the softmax.
+      labels: the number of the right class, from 0.
+      sample_weight: that of the batch, so that filler rows do not count; one number
+        per row or per step; None means 1.
+      mask: True = a step that counts; None = every one does.
+
+    Returns:
+      The mean cross-entropy, and `{"loss": Mean, "accuracy": Mean}`. The loss is NaN
+      where a label that counts is of no class.
+
+    Raises:
+      TypeError: labels that are no integers.
+      ValueError: labels or weights of another shape.
+
+    Example:
+      >>> logits = jnp.zeros((2, 3, 4))
+      >>> mask = jnp.array([[True, True, False], [True, False, False]])
+      >>> loss, means = classification_loss(logits, jnp.zeros((2, 3), int), mask=mask)
+      >>> round(loss.item(), 4), metrics.values(means)["accuracy"]
+      (1.3863, 1.0)
+    """
+    classes = logits.shape[-1]
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise TypeError(
+            f"labels must be integers, the numbers of classes, got {labels.dtype}; "
+            "write labels.astype(int), or labels.argmax(-1) of one-hot rows; several "
+            "labels at once are for multi_label_loss."
+        )
+    if labels.shape != logits.shape[:-1]:
+        raise ValueError(
+            f"labels must have the shape of logits {logits.shape} without its last "
+            f"axis, the classes, got {labels.shape}; labels[..., 0] drops a last axis "
+            "of 1."
+        )
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    exists = (labels >= 0) & (labels < classes)  # Optax counts -1 from the end
+    losses = jnp.where(exists, losses, jnp.nan)
+    right = jnp.argmax(logits, axis=-1) == labels
+    return _loss_and_accuracy(losses, right, weight_of_steps(sample_weight, mask))
+
+
+def multi_label_loss(
+    logits: Float[Array, "*batch labels"],
+    labels: Float[Array, "*batch labels"],
+    sample_weight: Float[Array, "..."] | None = None,
+    mask: Bool[Array, "batch time"] | None = None,
+) -> tuple[Float[Array, ""], dict[str, Mean]]:
+    """Loss and accuracy where each label is right or not, by itself, for a `loss_fn`.
+
+        loss = mean over the labels of softplus(logits) - labels * logits
+
+    Keras' `BinaryCrossentropy(from_logits=True)` and `BinaryAccuracy(threshold=0)`,
+    PyTorch's `BCEWithLogitsLoss`; the mean is over the weights.
+
+    Args:
+      logits: before the sigmoid.
+      labels: 1 or 0 for each label, or anything between.
+      sample_weight: that of the batch, so that filler rows do not count; one number
+        per row or per step; None means 1.
+      mask: True = a step that counts, of labels (batch, time, labels).
+
+    Returns:
+      The mean cross-entropy, and `{"loss": Mean, "accuracy": Mean}`: the share of
+      single labels that are right.
+
+    Raises:
+      ValueError: labels or weights of another shape.
+
+    Example:
+      >>> logits = jnp.array([[2.0, -2.0, 2.0]])
+      >>> loss, means = multi_label_loss(logits, jnp.array([[1.0, 0.0, 0.0]]))
+      >>> round(loss.item(), 4), round(metrics.values(means)["accuracy"], 4)
+      (0.7936, 0.6667)
+    """
+    check_same_shape("logits", logits, "labels", labels)
+    losses = optax.sigmoid_binary_cross_entropy(logits, labels)
+    right = (logits > 0).astype(labels.dtype) == labels
+    return _loss_and_accuracy(losses, right, weight_of_steps(sample_weight, mask))
+
+
+def _loss_and_accuracy(
+    losses: Float[Array, "..."],
+    right: Bool[Array, "..."],
+    weight: Float[Array, "..."] | None,
+) -> tuple[Float[Array, ""], dict[str, Mean]]:
+    right = right & ~jnp.isnan(losses)
+    loss = Mean.of(losses, weight)
+    return loss.value, {"loss": loss, "accuracy": Mean.of(right, weight)}

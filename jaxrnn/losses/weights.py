@@ -1,0 +1,99 @@
+"""How much does an example count, and each of its steps?"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Float32, Shaped
+
+
+def class_weights(
+    labels: Shaped[Any, " examples"], weights: Mapping[int, float]
+) -> Float32[np.ndarray, " examples"]:
+    """How much each example counts by its class: Keras' `class_weight`, for a Dataset.
+
+    A batch then holds these weights as `sample_weight`, and `valid`, which is 1 for a
+    row of the dataset and 0 for a filler. They make two different losses:
+
+        Mean.of(losses * batch.sample_weight, batch.valid)   # Keras: sum(w l) / rows
+        Mean.of(losses, batch.sample_weight)                 # sum(w l) / sum(w)
+
+    Keras' metrics count every row once, `Mean.of(hits, batch.valid)`, unless they are
+    `weighted_metrics`, `Mean.of(hits, batch.sample_weight)`.
+
+    Args:
+      labels: whole numbers, as any dtype; one-hot rows as `labels.argmax(-1)`.
+      weights: `{label: weight}`; a label that is not in it weighs 1.
+
+    Returns:
+      One weight per example; multiply it with weights of your own, if any.
+
+    Raises:
+      ValueError: labels that are not one whole number per example.
+
+    Example:
+      >>> labels = np.array([0.0, 1.0, 1.0])
+      >>> dataset = data.Dataset(np.ones((3, 2)), labels)
+      >>> dataset = dataset._replace(sample_weight=class_weights(labels, {1: 3.0}))
+      >>> dataset.sample_weight.tolist()
+      [1.0, 3.0, 3.0]
+    """
+    labels = np.asarray(labels)
+    if labels.ndim != 1 or (labels != np.round(labels)).any():
+        raise ValueError(
+            f"labels must be one whole number per example, got {labels.dtype} of shape "
+            f"{labels.shape}; take labels.argmax(-1) of one-hot rows, and weights of "
+            "your own for targets that are no classes."
+        )
+    sample_weight = np.ones(labels.shape, np.float32)
+    for label, weight in weights.items():
+        sample_weight[labels == label] = weight
+    return sample_weight
+
+
+def weight_of_steps(
+    sample_weight: Float[Array, "..."] | None, mask: Bool[Array, "batch time"] | None
+) -> Float[Array, "..."] | None:
+    """What each step counts: the weight of its row, or its own; 0 where it is masked.
+
+    Args:
+      sample_weight: one number per row, or per step; None means 1.
+      mask: True = a step that counts; None = every one does, and `sample_weight`
+        comes back.
+
+    Raises:
+      TypeError: a mask that is not of bools.
+      ValueError: a weight that is of other rows or steps than the mask.
+
+    Example:
+      >>> mask = jnp.array([[True, False], [True, True]])
+      >>> weight_of_steps(jnp.array([3.0, 0.0]), mask).tolist()
+      [[3.0, 0.0], [0.0, 0.0]]
+    """
+    if mask is None:
+        return sample_weight
+    if mask.dtype != bool:
+        raise TypeError(
+            f"mask must be of bools, True where a step counts, got {mask.dtype}; write "
+            "mask != 0."
+        )
+    if sample_weight is None:
+        return mask.astype(jnp.float32)
+    if sample_weight.shape != mask.shape[: sample_weight.ndim]:
+        raise ValueError(
+            f"sample_weight must be one number per row or step of mask {mask.shape}, "
+            f"got shape {sample_weight.shape}; reshape drops axes of 1."
+        )
+    rest = (1,) * (mask.ndim - sample_weight.ndim)
+    return jnp.where(mask, sample_weight.reshape(*sample_weight.shape, *rest), 0)
+
+
+def check_same_shape(name: str, found: Any, of: str, want: Any) -> None:
+    """Raises unless two arrays that are compared number by number have one shape."""
+    if np.shape(found) != np.shape(want):
+        raise ValueError(
+            f"{name} and {of} must have the same shape, got {np.shape(found)} and "
+            f"{np.shape(want)}, which would be compared each with each; {of}[:, 0] "
+            "drops a last axis of 1."
+        )

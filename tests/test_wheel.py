@@ -1,0 +1,65 @@
+"""Does what is published hold what it must, and work where nothing else is?"""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+pytestmark = pytest.mark.slow
+
+
+def run(*command, **options):
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, **options
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    out = tmp_path_factory.mktemp("dist")
+    run(sys.executable, "-m", "build", "--wheel", "--outdir", out, ROOT)
+    (path,) = out.glob("*.whl")
+    return path
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(wheel):
+    held = set(zipfile.ZipFile(wheel).namelist())
+    kinds = (".py", ".cc", ".cu", ".typed")
+    want = {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "jaxrnn").rglob("*")
+        if path.suffix in kinds or path.name == "py.typed"
+    }
+    assert {name for name in held if ".dist-info/" not in name} == want
+    assert any(name.endswith("licenses/LICENSE") for name in held)
+
+
+def test_versions_agree():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    cited = re.search(r"^version: (.*)$", (ROOT / "CITATION.cff").read_text(), re.M)
+    assert cited is not None
+    assert cited.group(1) == version
+
+
+def test_it_trains_in_a_bare_environment(wheel, tmp_path):
+    """The first example of the README, where pip has installed the wheel alone."""
+    run(sys.executable, "-m", "venv", tmp_path / "bare")
+    python = tmp_path / "bare" / "bin" / "python"
+    constraints = ROOT / "constraints.txt"
+    run(python, "-m", "pip", "install", "--quiet", "-c", constraints, wheel)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    example = readme.split("<!-- example -->\n```python\n")[1].split("```")[0]
+    code = f"{example}\nprint(jaxrnn.__file__, history['val_loss'][-1])"
+    hidden = {"PYTHONPATH", "VIRTUAL_ENV", "TFDS_DATA_DIR"}
+    bare = {name: value for name, value in os.environ.items() if name not in hidden}
+    where, loss = run(python, "-c", code, cwd=tmp_path, env=bare).split()
+    assert where.startswith(str(tmp_path / "bare"))
+    assert float(loss) < 0.13
