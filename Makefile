@@ -15,7 +15,7 @@ export TFDS_DATA_DIR := $(DATA_DIR)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help run imdb next-word adding-problem vanishing-gradient state-tracking selective-copying encoder-decoder reproduce keras native bench bench-full latency accelerator survival random-layers test test-slow lint docs check format clean
+.PHONY: help run forecast imdb next-word adding-problem vanishing-gradient state-tracking selective-copying encoder-decoder reproduce keras native bench bench-full latency accelerator survival random-layers test test-slow lint docs check format clean
 
 help:                             ## lists these
 	@sed -n 's/^\([a-z][a-z-]*\):[^#]*## /make \1\t/p' Makefile | expand -t 26
@@ -24,6 +24,9 @@ run: .venv/experiments            ## the main job: four sentences and the noisy 
 	$(BIN)/python experiments/sentences.py --seeds $(SEEDS) --out $(OUT)
 	$(BIN)/python experiments/sine.py --seeds $(SEEDS) --out $(OUT)
 	@echo; echo "The series and its forecast: $(OUT)/sine.png"
+
+forecast: .venv/experiments       ## a day of demand, hour by hour, beside a linear model
+	$(BIN)/python experiments/forecast.py --seeds $(SEEDS) --out $(OUT)
 
 imdb: .venv/experiments           ## sentiment; VARIANT=001|002|004a|004b DATA_DIR=...
 	$(BIN)/python experiments/imdb.py $(VARIANT) --seeds $(SEEDS) --out $(OUT)

@@ -7,13 +7,14 @@ import re
 import subprocess
 import sys
 
+import forecast
 import numpy as np
 import pytest
 import report
 import reproduce
 from PIL import Image  # Matplotlib brings it
 
-from jaxrnn import files
+from jaxrnn import data, files
 
 ROOT = pathlib.Path(__file__).parent.parent
 EXPERIMENTS = ROOT / "experiments"
@@ -86,6 +87,43 @@ def test_sine_lands_where_keras_lands(tmp_path):
     assert {r["parameters"] for r in tutorial} == {1_457}
     assert "| the last value |" in printed
     assert_picture(tmp_path / "sine.png")
+
+
+def test_baselines_of_the_forecast_know_no_future():
+    """The value of a day ago, of two days ago beyond that; a regression by hand."""
+    series = np.arange(100.0)[:, None]
+    found = forecast.earlier(series, 70, 30, 24)
+    assert found.shape == (1, 30)
+    assert found[0].tolist() == [*range(46, 70), *range(46, 52)]
+    rng = np.random.default_rng(0)
+    parts = [data.windows(rng.normal(size=40), 3, horizon=2) for _ in range(2)]
+    x, y = parts[0].inputs[..., 0], parts[0].targets
+    centred = x - x.mean(0)
+    weights = np.linalg.solve(centred.T @ centred + 2 * np.eye(3), centred.T @ y)
+    want = (parts[1].inputs[..., 0] - x.mean(0)) @ weights + y.mean(0)
+    np.testing.assert_allclose(forecast.linear(*parts, 2.0), want, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_file_of_hours_is_forecast(tmp_path):
+    """Six weeks are enough to do better than the day before; from CSV, by name."""
+    pandas = pytest.importorskip("pandas")
+    values = forecast.demand(6 * forecast.WEEK, np.random.default_rng(0))
+    frame = pandas.DataFrame(
+        values, columns=["load", "warmth", "sin", "cos", "weekend"]
+    )
+    frame["hour"] = pandas.date_range("2024-01-01", periods=len(frame), freq="h")
+    frame.to_csv(tmp_path / "hours.csv", index=False)
+    columns = ("--time", "hour", "--columns", *frame.columns[:5])
+    sizes = ("--seeds", 1, "--epochs", 3, "--width", 24, "--out", tmp_path)
+    run("forecast.py", "--csv", tmp_path / "hours.csv", *columns, *sizes, **QUICK)
+    records = files.read_json_lines(tmp_path / "forecast.jsonl")
+    errors = {record["forecast"]: record["test_mae"] for record in records}
+    assert errors.keys() == forecast.COLORS.keys()
+    assert errors["ridge regression"] < errors["a day ago"] < errors["the last value"]
+    assert errors["GRU"] < errors["the last value"]
+    assert {len(record["mae_by_step"]) for record in records} == {24}
+    assert_picture(tmp_path / "forecast.png")
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from keras_oracle import get_weights, keras_rules, to_weights
 
 import jaxrnn
 from jaxrnn import data
+from jaxrnn.interchange import save_keras_model
 
 ROWS, TIME, VOCAB, EMBED, UNITS, CLASSES, EPOCHS = 10, 6, 9, 4, 5, 3, 3
 RNG = np.random.default_rng(0)
@@ -148,6 +149,22 @@ def test_trains_as_keras(case):
         _, filled = train(ROWS + 6, data.Dataset(IDS, other))
     np.testing.assert_allclose(filled["loss"], history["loss"], rtol=1e-5)
     np.testing.assert_allclose(filled["accuracy"], history["accuracy"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("head", [jax.nn.softmax, jax.nn.sigmoid, jaxrnn.linear])
+def test_keras_opens_it(head, tmp_path):
+    """Predictions of each model there are those here, with the function that is said."""
+    path = tmp_path / "m.keras"
+    for model, *_ in CASES.values():
+        params = model.init(jax.random.key(2), IDS)["params"]
+        with pytest.raises(ValueError, match=r"of 3 classes must.*give jax.nn.softmax"):
+            save_keras_model(path, model, params)
+        save_keras_model(path, model, params, head_activation=head)
+        with keras_rules():
+            want = keras.saving.load_model(path).predict(IDS, verbose=0)
+        found = head(model.apply({"params": params}, IDS))
+        valid = VALID if found.ndim == 3 else np.ones(ROWS, bool)
+        np.testing.assert_allclose(found[valid], want[valid], rtol=0, atol=1e-6)
 
 
 def test_flat_classifier_of_several_classes():

@@ -7,6 +7,7 @@ training review has are dropped.
 """
 
 import dataclasses
+import functools
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -24,10 +25,12 @@ from jaxrnn.data.text import pad_sequences, padding_mask
 from jaxrnn.data.words import (
     check_texts,
     encode_words,
+    first_clash,
     lower_ascii,
     lower_unicode,
     rank_words,
     split_rows,
+    split_words,
 )
 from jaxrnn.files.refused import parse_json, refusing
 
@@ -189,6 +192,9 @@ def _read_word_index(content: bytes, path: str | os.PathLike[str]) -> dict[str, 
     for word, rank in ranks.items():
         if type(rank) is not int or not 0 < rank < _LARGEST_RANK:
             raise files.BadFile(path, rule, f"{word!r} -> {rank!r}", way_out)
+    clash = first_clash(ranks)
+    if clash:
+        raise files.BadFile(path, rule + ", each rank once", clash, way_out)
     return {word: rank + _RANK_TO_ID for word, rank in ranks.items()}
 
 
@@ -198,7 +204,8 @@ def _encode_reviews(
     train = imdb_source.read_reviews(builder, "train")
     test = imdb_source.read_reviews(builder, "test")
     if word_ids is None:
-        words = rank_words(train.texts, lower=lower)
+        words_of = functools.partial(split_words, lower=lower)
+        words = rank_words(train.texts, words_of=words_of)
         word_ids = {word: i for i, word in enumerate(words, start=1 + _RANK_TO_ID)}
     return EncodedReviews(
         EncodedSplit(*_encode(train.texts, word_ids, lower), train.labels),
@@ -211,7 +218,8 @@ def _encode(
     texts: Sequence[str], word_ids: Mapping[str, int], lower: Callable[[str], bytes]
 ) -> tuple[Int32[np.ndarray, " total"], Int[np.ndarray, " texts"]]:
     """Ids end to end with the start id before each text, and lengths with it."""
-    ids, lengths = encode_words(texts, word_ids, lower=lower)
+    words_of = functools.partial(split_words, lower=lower)
+    ids, lengths = encode_words(texts, word_ids, words_of=words_of)
     starts = np.cumsum(lengths) - lengths
     return np.insert(ids, starts, START_ID), lengths + 1
 

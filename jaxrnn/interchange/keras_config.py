@@ -5,6 +5,7 @@ trained weights.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +24,7 @@ from jaxrnn.interchange.structure import (
 from jaxrnn.layers.combine import average, concatenate
 from jaxrnn.layers.linen import GRU, LSTM, SimpleRNN
 from jaxrnn.layers.linen_wrappers import Bidirectional, Stacked
-from jaxrnn.models import FlattenClassifier, Forecaster, TextClassifier
+from jaxrnn.models import FlattenClassifier, Forecaster, TextClassifier, TextTagger
 
 Config = dict[str, Any]
 
@@ -51,7 +52,13 @@ ACTIVATIONS: dict[Callable[..., Any], str] = {
 }
 
 
-def keras_config(model: nn.Module, params: Params, *, mask_zero: bool) -> Config:
+def keras_config(
+    model: nn.Module,
+    params: Params,
+    *,
+    mask_zero: bool,
+    head_activation: Callable[..., Any] | None = None,
+) -> Config:
     """What config.json says of a model: a Sequential and its layers."""
     paths = layers(params)  # the names are checked before they are read
     dtype = keras_dtype(params)
@@ -59,7 +66,7 @@ def keras_config(model: nn.Module, params: Params, *, mask_zero: bool) -> Config
     def dense(units: int, activation: str) -> Config:
         return layer_config("Dense", dtype, units=units, activation=activation)
 
-    if isinstance(model, TextClassifier | FlattenClassifier):
+    if isinstance(model, TextClassifier | TextTagger | FlattenClassifier):
         time = None
         if isinstance(model, FlattenClassifier) and "hidden" in params:
             time = params["hidden"]["kernel"].shape[0] // model.embed_features
@@ -81,20 +88,42 @@ def keras_config(model: nn.Module, params: Params, *, mask_zero: bool) -> Config
         chain = [input_config([None, None, in_features], None)]
     else:
         raise TypeError(
-            "model must be a TextClassifier, FlattenClassifier, Forecaster or "
-            f"Sequential, got {type(model).__name__}; {_WAY_OUT}"
+            "model must be a TextClassifier, TextTagger, FlattenClassifier, Forecaster "
+            f"or Sequential, got {type(model).__name__}; {_WAY_OUT}"
         )
     check_like(params, jax.eval_shape(model.init, jax.random.key(0), inputs)["params"])
 
     if isinstance(model, FlattenClassifier):
         chain.append(layer_config("Flatten", dtype))
     else:
-        chain += recurrent_layers(model.recurrent, dtype, sequences=False)
-    if model.hidden_features is not None:
+        sequences = isinstance(model, TextTagger)
+        chain += recurrent_layers(model.recurrent, dtype, sequences=sequences)
+    if not isinstance(model, TextTagger) and model.hidden_features is not None:
         activation = activation_name(model.hidden_activation)
         chain.append(dense(model.hidden_features, activation))
-    chain.append(dense(1, "linear" if isinstance(model, Forecaster) else "sigmoid"))
+    shape = model.output_shape if isinstance(model, Forecaster) else ()
+    units = math.prod(shape) or getattr(model, "num_classes", None) or 1
+    chain.append(dense(units, _head(model, head_activation)))
+    if len(shape) > 1:  # else Keras' (batch, 1) or (batch, units) is all there is
+        chain.append(layer_config("Reshape", dtype, target_shape=list(shape)))
     return sequential_of(chain)
+
+
+def _head(model: nn.Module, activation: Callable[..., Any] | None) -> str:
+    """What the last Dense layer ends in."""
+    if activation is not None:
+        return activation_name(activation)
+    if isinstance(model, Forecaster):
+        return "linear"
+    classes = getattr(model, "num_classes", None)
+    if classes is not None:
+        raise ValueError(
+            f"a model of {classes} classes must be saved with what its logits go "
+            "through in Keras, got no head_activation; give jax.nn.softmax where one "
+            "class is right, jax.nn.sigmoid where each label is for itself, "
+            "jaxrnn.linear for the logits."
+        )
+    return "sigmoid"
 
 
 def keras_dtype(params: Params) -> str:

@@ -9,7 +9,7 @@ import io
 import json
 import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -43,14 +43,20 @@ from jaxrnn.interchange.keras_sequential import (
     renamed,
     sequential_config,
 )
-from jaxrnn.interchange.structure import MODEL_ORDER, layers, warn_not_finite
+from jaxrnn.interchange.structure import (
+    MODEL_ORDER,
+    Like,
+    as_params,
+    layers,
+    warn_not_finite,
+)
 from jaxrnn.models import Sequential
 
 
 def load_keras(
     path: Path,
     *,
-    like: Params,
+    like: Like,
     order: Sequence[str] = MODEL_ORDER,
     layer: str | None = None,
 ) -> dict[str, Any]:
@@ -70,8 +76,8 @@ def load_keras(
       path: a file `*.keras`, from `model.save`, or `*.weights.h5`, from
         `model.save_weights`; `*.h5` or `*.hdf5` of Keras 2 from either.
       like: parameters of the same structure, from `model.init` or its
-        `jax.eval_shape`; settings that leave no trace in the shapes, such as the
-        activation, are up to the caller.
+        `jax.eval_shape`, or an NNX module; settings that leave no trace in the shapes,
+        such as the activation, are up to the caller.
       order: the names of the model's layers, in the order in which they act.
       layer: read this one alone, into `like` of a single layer: Keras' name of it, in a
         `.weights.h5` its class and number, such as "lstm_1"; those of a model inside of
@@ -102,6 +108,7 @@ def load_keras(
       >>> bool((part["kernel"] == params["head"]["kernel"]).all())
       True
     """
+    like = as_params(like)
     groups = model_groups(like, order)
     with open(path, "rb") as file:
         place = layer
@@ -181,22 +188,27 @@ def save_keras_model(
     params: Params,
     *,
     mask_zero: bool = False,
+    head_activation: Callable[..., Any] | None = None,
     order: Sequence[str] | None = None,
 ) -> None:
     """Writes a model of jaxrnn that `keras.saving.load_model(path)` opens.
 
     It becomes a Sequential model, not compiled: to train on, call its `compile`. The
-    classifiers end in a sigmoid there, as in the tutorials: Keras' predictions
+    classifiers of two classes end in a sigmoid there, as in the tutorials: predictions
     (batch, 1) are `jax.nn.sigmoid` of the logits (batch,). A `Sequential` is saved as
     it is.
 
     Args:
       path: must end in `.keras`.
-      model: a `TextClassifier`, `FlattenClassifier` or `Forecaster`, or a `Sequential`
-        of what `load_keras_model` reads.
+      model: a `TextClassifier`, `TextTagger`, `FlattenClassifier` or `Forecaster`, or
+        a `Sequential` of what `load_keras_model` reads.
       params: of the model.
       mask_zero: whether Keras shall mask the id 0, as `mask=ids != 0` does here; a
         `TextClassifier` with `mask_zero` does so by itself.
+      head_activation: what the last Dense layer ends in there: None is a sigmoid for a
+        classifier with one logit and nothing for a Forecaster. With `num_classes` it
+        must be given, for nothing else tells classes from labels: `jax.nn.softmax`,
+        `jax.nn.sigmoid`, or `jaxrnn.linear` for logits.
       order: the names that `params` has for the model's layers, in the order in which
         they act, where these are of a model of your own; None = the model's names.
 
@@ -218,9 +230,16 @@ def save_keras_model(
     if order is not None:
         params = renamed(model, params, order)
     if isinstance(model, Sequential):
+        if head_activation is not None:
+            raise ValueError(
+                "head_activation is for a model whose last layer gives logits, got it "
+                "for a Sequential; put the function behind its last layer."
+            )
         config = sequential_config(model, params, mask_zero=mask_zero)
     else:
-        config = keras_config(model, params, mask_zero=mask_zero)
+        config = keras_config(
+            model, params, mask_zero=mask_zero, head_activation=head_activation
+        )
     metadata = json.dumps({"keras_version": "3.15.1", "saved_by": "jaxrnn"})
     write_archive(
         path,

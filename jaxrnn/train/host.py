@@ -12,7 +12,6 @@ import optax
 from jax.sharding import NamedSharding
 from jaxtyping import Array, Int, Key
 
-from jaxrnn import metrics
 from jaxrnn.data.batches import Batch, check_batch
 from jaxrnn.data.trees import leaves_of
 from jaxrnn.metrics import Mean
@@ -42,10 +41,14 @@ def train_batches(
     memory. The updates are those of `train_epoch` for the same batches. The state given
     is used up (donated).
 
+    Where another shape follows before a group is full, as among the batches of
+    `jaxrnn.data.bucket_batches`, the batches go one by one, and nothing is filled up.
+
     Args:
       state: params, opt_state, step.
       batches: such as `jaxrnn.data.batches(dataset, 32, rng=rng)`. Batches of another
-        shape are allowed, and compiled for each shape.
+        shape are allowed, and compiled for each shape (a second time for one that also
+        comes `updates_per_call` times in a row).
       loss_fn: `(params, batch) -> (loss, {name: Mean})`.
       optimizer: an Optax transformation.
       updates_per_call: batches that are sent together, Keras' `steps_per_execution`;
@@ -84,27 +87,28 @@ def train_batches(
     check_sharding(sharding)
     state, noise_key = everywhere(sharding, (state, noise_key))
     options = {"loss_fn": loss_fn, "optimizer": optimizer, "noise_key": noise_key}
-    history: list[dict[str, Mean]] = []
+    sums: dict[str, Mean] | None = None
     groups = _groups(batches, updates_per_call, sharding)
     for count, group in _alike_in_all(groups, sharding):
         group = by_rows(sharding, group, None)
         state, means = _train_group(state, group, count, **options)
-        jax.block_until_ready(history[-1:])  # the group before: do not run far ahead
-        history.append(means)
-    if not history:
+        jax.block_until_ready(sums)  # of the groups before: do not run far ahead
+        sums = jax.tree.map(jnp.add, sums, means) if sums is not None else means
+    if sums is None:
         raise ValueError(
             "an epoch needs at least one batch, got an empty iterable; a generator is "
             "used up after one epoch: give `fit` a function that makes a new one."
         )
-    return state, metrics.over_batches(jax.tree.map(lambda *m: jnp.stack(m), *history))
+    return state, sums
 
 
 def _groups(
     batches: Iterable[Any], size: int, sharding: NamedSharding | None
 ) -> Iterator[tuple[np.int32, Any]]:
-    """Stacks up to `size` batches of one shape; yields their number and the stack.
+    """Stacks batches of one shape; yields how many of a stack count, and the stack.
 
-    Every stack has `size` rows, so that one shape is compiled; filler comes last.
+    Stacks are of `size` batches, and of one where not that many of a shape follow one
+    another. What remains of a longer sequence is filled up: its program is there.
     """
 
     def stack(*leaves: Any) -> Any:
@@ -113,9 +117,15 @@ def _groups(
 
     checked = map(functools.partial(_checked, sharding), batches)
     for _, alike in itertools.groupby(checked, lambda b: jax.tree.map(np.shape, b)):
+        full = False
         while group := list(itertools.islice(alike, size)):
-            filler = [group[0]] * (size - len(group))
-            yield np.int32(len(group)), jax.tree.map(stack, *group, *filler)
+            full = full or len(group) == size
+            if full:
+                filler = [group[0]] * (size - len(group))
+                yield np.int32(len(group)), jax.tree.map(stack, *group, *filler)
+            else:
+                for batch in group:
+                    yield np.int32(1), jax.tree.map(stack, batch)
 
 
 def _alike_in_all(

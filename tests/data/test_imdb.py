@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxrnn.data import imdb_cache, imdb_source, load_imdb, split_last
+from jaxrnn.data import imdb_cache, imdb_source, load_imdb, pad_sequences, split_last
 from jaxrnn.data.imdb import Vocabulary
 from jaxrnn.files import BadFile
 
@@ -169,10 +169,51 @@ def test_word_index_gives_the_ids_and_lower_cases_ascii(prepared, tmp_path):
     assert again.vocabulary.word_ids == {"bad": 10}
 
 
+def keras_reviews(folder, monkeypatch, index, num_words):
+    """What Keras itself gives of the same reviews, from files in its layouts."""
+    imdb = pytest.importorskip("keras.src.datasets.imdb")
+    arrays = {}
+    for half in ("train", "test"):
+        texts = [(t, y) for y in (1, 0) for t in REVIEWS[f"{half}/{['neg', 'pos'][y]}"]]
+        ranks = [
+            [index[w] for w in re.findall(r"[\wÉé]+", ascii_lower(text)) if w in index]
+            for text, _ in texts
+        ]
+        arrays[f"x_{half}"] = np.array([*ranks, None], object)[:-1]
+        arrays[f"y_{half}"] = np.array([y for _, y in texts])
+    np.savez(folder / "imdb.npz", **arrays)
+    monkeypatch.setattr(imdb, "get_file", lambda fname, **_: str(folder / fname))
+    assert imdb.get_word_index() == index
+    return imdb.load_data(num_words=num_words)
+
+
+def ascii_lower(text):
+    return re.sub("[A-Z]", lambda letter: letter[0].lower(), text)
+
+
+@pytest.mark.parametrize("num_words", [6, 100])
+def test_word_index_of_keras_end_to_end(prepared, tmp_path, monkeypatch, num_words):
+    """The rows of `keras.datasets.imdb.load_data`, of its own two files."""
+    index = {"film": 3, "good": 1, "Élan": 6, "bad": 2, "a": 4, "br": 5, "said": 7}
+    path = tmp_path / "imdb_word_index.json"
+    path.write_text(json.dumps(index))
+    imdb = load_imdb(**prepared, word_index=path, num_words=num_words, max_length=7)
+    halves = keras_reviews(tmp_path, monkeypatch, index, num_words)
+    for part, (rows, labels) in zip(imdb[:2], halves, strict=True):
+        want = pad_sequences(list(rows), 7)
+        assert Counter(zip(map(tuple, want), labels, strict=True)) == Counter(
+            zip(map(tuple, part.inputs), part.targets.astype(int), strict=True)
+        )
+    (row,) = imdb.vocabulary.encode_reviews(["GOOD Élan élan"])
+    assert row.tolist() == [1, 4, 9 if num_words > 9 else 2]
+    assert imdb.vocabulary.vocab_size == min(num_words, 3 + max(index.values()) + 1)
+
+
 @pytest.mark.parametrize(
     "content",
     [
         *("no json", "[]", "{}", '{"a": "b"}', '{"a": 0}', '{"a": true}'),
+        '{"a": 1, "b": 1}',
         *('{"a": 1, "a": 2}', "[" * 10**5, f'{{"a": {2**31}}}'),
     ],
 )
