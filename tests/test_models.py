@@ -153,7 +153,7 @@ def test_trains_as_keras(case):
 
 @pytest.mark.parametrize("head", [jax.nn.softmax, jax.nn.sigmoid, jaxrnn.linear])
 def test_keras_opens_it(head, tmp_path):
-    """Predictions of each model there are those here, with the function that is said."""
+    """Predictions of each model there are those here, with the function said."""
     path = tmp_path / "m.keras"
     for model, *_ in CASES.values():
         params = model.init(jax.random.key(2), IDS)["params"]

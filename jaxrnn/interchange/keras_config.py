@@ -102,7 +102,7 @@ def keras_config(
         activation = activation_name(model.hidden_activation)
         chain.append(dense(model.hidden_features, activation))
     shape = model.output_shape if isinstance(model, Forecaster) else ()
-    units = math.prod(shape) or getattr(model, "num_classes", None) or 1
+    units = getattr(model, "num_classes", None) or math.prod(shape)
     chain.append(dense(units, _head(model, head_activation)))
     if len(shape) > 1:  # else Keras' (batch, 1) or (batch, units) is all there is
         chain.append(layer_config("Reshape", dtype, target_shape=list(shape)))

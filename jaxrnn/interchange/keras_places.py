@@ -1,4 +1,4 @@
-"""Where in the files of Keras 3 does every layer stand? By class and number:
+"""Where in the files of Keras 3 does every layer stand? By class and number.
 
 layers/embedding/vars/0                                     Embed
 layers/dense/vars/0, layers/dense_1/vars/0, …/1             Dense: kernel, bias
