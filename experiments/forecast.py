@@ -20,10 +20,10 @@ has a series of its own, and all train in one program, one after the other on a 
 (`jaxrnn.one_by_one`), at the same time on an accelerator (`jax.vmap`). The baselines
 get the same windows; those of a day and of a week ago, the same hours of the series.
 
-The lead of GRU over ridge regression is about the spread over seeds, and optimistic: the
-series' length, the batch size and the learning rate were chosen after looking at test
-errors, and ridge was not tuned. With half a year of data ridge regression was ahead. The
-distance to the other baselines is not in doubt.
+The lead of GRU over ridge regression is about the spread over seeds, and optimistic:
+the series' length, the batch size and the learning rate were chosen after looking at
+test errors, and ridge was not tuned. With half a year of data ridge regression was
+ahead. The distance to the other baselines is not in doubt.
 """
 
 import pathlib
