@@ -168,7 +168,8 @@ def said_elsewhere(run, sources: np.ndarray) -> np.ndarray:
     exported = jax.export.export(jax.jit(run))(shape)
     with tempfile.TemporaryDirectory() as folder:
         here = pathlib.Path(folder)
-        (here / "decoder.jax").write_bytes(exported.serialize())
+        with files.replacing(here / "decoder.jax") as unfinished:
+            unfinished.write_bytes(exported.serialize())
         np.save(here / "sources.npy", sources)
         subprocess.run([sys.executable, "-c", THERE, folder], check=True)
         return np.load(here / "said.npy")

@@ -116,3 +116,12 @@ from jaxrnn import interchange as interchange
 
 # How files are written whole, results as one JSON object a line.
 from jaxrnn import files as files
+
+
+def __getattr__(name: str) -> str:
+    """The version, which is looked up where it is asked for."""
+    if name == "__version__":
+        import importlib.metadata
+
+        return importlib.metadata.version("jaxrnn")
+    raise AttributeError(f"module 'jaxrnn' has no attribute {name!r}")

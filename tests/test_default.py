@@ -43,6 +43,13 @@ def test_every_size_of_the_table_is_decisive():
     assert changes(jaxrnn.mgu) == set()
 
 
+def test_cuda_is_a_gpu():
+    """The word that `jax.export` has for it."""
+    found = jaxrnn.default_solver(jaxrnn.gru, 10_000, platform="cuda")
+    assert found == jaxrnn.default_solver(jaxrnn.gru, 10_000, platform="gpu")
+    assert isinstance(found, jaxrnn.Fused)
+
+
 @pytest.mark.parametrize("name", ["simple_rnn", "lstm", "mgu"])
 def test_sizes_left_open_by_an_export_choose_the_plain_solver(name, untyped):
     """A program for any batch and time, with the values of the NumPy loop."""

@@ -50,6 +50,13 @@ def test_binary_classification_loss_is_keras_with_weights():
     assert want_accuracy == pytest.approx(3 / 3.5)
 
 
+def test_a_logit_is_no_probability():
+    """Keras clips it, and learns slowly or not at all."""
+    p = jnp.array([-0.5, 0.0, 1.0, 1.5])
+    found = jaxrnn.binary_cross_entropy(p, jnp.zeros(4))
+    assert np.isnan(found).tolist() == [True, False, False, True]
+
+
 @pytest.mark.parametrize("label", [0.0, 1.0])
 def test_a_nan_predicts_nothing(label):
     p = jnp.array([jnp.nan, 0.2, 0.7])

@@ -18,7 +18,7 @@ import numpy as np
 import records
 
 import jaxrnn
-from jaxrnn import interchange, native
+from jaxrnn import files, interchange, native
 
 sys.path.append(str(records.RESULTS.parent))
 import onnx_runtime
@@ -142,7 +142,8 @@ def of_onnx(problem: Problem) -> tuple[Ways, Ways]:
         here = pathlib.Path(folder)
         onnx_runtime.convert(run, [inputs], here / "run")
         onnx_runtime.convert(step, [inputs[:, 0], *leaves], here / "step")
-        (here / "operator").write_bytes(operator(problem))
+        with files.replacing(here / "operator") as unfinished:
+            unfinished.write_bytes(operator(problem))
         converted_run, converted_step = load(here / "run"), load(here / "step")
         by_operator = load(here / "operator")
     of_carry = [leaf[None] for leaf in zeros]

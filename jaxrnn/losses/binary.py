@@ -20,6 +20,8 @@ def binary_cross_entropy(
 
     The gradient is zero where p is clipped, as in Keras. For training on logits
     without that plateau take `optax.sigmoid_binary_cross_entropy`.
+    What is no probability, such as a logit, gives NaN, which `fit` reports, where Keras
+    would clip it.
 
     Args:
       probabilities: after the sigmoid.
@@ -35,6 +37,7 @@ def binary_cross_entropy(
     """
     check_same_shape("probabilities", probabilities, "labels", labels)
     p = jnp.clip(probabilities, epsilon, 1 - epsilon)
+    p = jnp.where(jnp.abs(probabilities - 0.5) > 0.501, jnp.nan, p)
     return -(labels * jnp.log(p) + (1 - labels) * jnp.log(1 - p))
 
 

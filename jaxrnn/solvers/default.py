@@ -58,6 +58,7 @@ def default_solver(
       Scan(unroll=1, project_first=True)
     """
     platform = platform or jax.default_backend()
+    platform = "gpu" if platform == "cuda" else platform
     plain = default_scan(cell, values, platform=platform)
     known = isinstance(values, int)
     if tuned(platform).fused and known and not divided and launch.enabled():

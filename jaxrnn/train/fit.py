@@ -194,6 +194,7 @@ def fit(
     """
     check_count("epochs", epochs)
     check_count("batch_size", batch_size)
+    _check_kinds(dataset, validation, checkpoints)
     for part in (dataset, validation):
         if isinstance(part, Dataset):
             check_dataset(part)
@@ -321,6 +322,26 @@ def fit(
 
     state = run.state if run.best is None else run.best.or_last(run.state)
     return state, run.arrays()
+
+
+def _check_kinds(dataset: Any, validation: Any, checkpoints: Any) -> None:
+    """What people write who know another `fit`."""
+    if not isinstance(dataset, Dataset) and not callable(dataset):
+        raise TypeError(
+            "dataset must be a data.Dataset, or a function epoch -> batches, got "
+            f"{type(dataset).__name__}; write data.Dataset(inputs, targets)."
+        )
+    if not isinstance(validation, Dataset | None):
+        raise TypeError(
+            f"validation must be a data.Dataset, got {type(validation).__name__}; "
+            "write data.Dataset(inputs, targets), and data.split_last(dataset, 0.2) "
+            "for a share of the rows."
+        )
+    if not isinstance(checkpoints, Checkpoints | None):
+        raise TypeError(
+            f"checkpoints must be jaxrnn.Checkpoints, got {checkpoints!r}; write "
+            f"Checkpoints({checkpoints!r})."
+        )
 
 
 def _check_over(over: Over | None, dataset: Any, state: TrainState) -> None:

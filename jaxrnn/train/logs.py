@@ -14,6 +14,7 @@ import contextlib
 import csv
 import dataclasses
 import io
+import json
 import pathlib
 import time
 from collections.abc import Callable, Iterator
@@ -115,8 +116,10 @@ def csv_lines(path: Path, *, append: bool = False) -> OnEpoch:
 
     Args:
       path: the file; its folder is made where it is missing.
-      append: adds to what the file holds, instead of beginning it anew. A last row
-        that lacks its end, as after a kill, is cut off with a warning.
+      append: adds to what the file holds, instead of beginning it anew: for a run with
+        checkpoints, whose same call goes on. Rows of epochs that are then trained a
+        second time are cut off, and so is a last row that lacks its end, as after a
+        kill, with a warning.
 
     Returns:
       An `on_epoch` for `fit`. It raises ValueError if the file it appends to has other
@@ -134,12 +137,13 @@ def csv_lines(path: Path, *, append: bool = False) -> OnEpoch:
     return _CsvLines(_begin(path, append), _at_most_every(_SYNC_EVERY_S))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class _CsvLines:
     """A CSV file that gets a row per epoch."""
 
     path: pathlib.Path
     due: Callable[[], bool]
+    is_first: bool = True
 
     def check(self, record: Record) -> None:
         """Raises where rows of such records do not fit what the file holds.
@@ -159,6 +163,11 @@ class _CsvLines:
         columns = self._columns()
         if columns not in (None, list(row)):
             raise self._other_columns(columns, row)
+        if self.is_first:
+            _cut_from(
+                self.path, epoch, lambda line: int(line.partition(",")[0]), head=1
+            )
+            self.is_first = False
         text = io.StringIO()
         writer = csv.DictWriter(text, row, lineterminator="\n")
         if columns is None:
@@ -186,8 +195,9 @@ def json_lines(path: Path, *, append: bool = False) -> OnEpoch:
 
     Args:
       path: the file; its folder is made where it is missing.
-      append: adds to what the file holds, instead of beginning it anew. A last line
-        that is no whole object, as after a kill, is cut off with a warning.
+      append: adds to what the file holds, instead of beginning it anew, as for
+        `csv_lines`. A last line that is no whole object, as after a kill, is cut off
+        with a warning.
 
     Returns:
       An `on_epoch` for `fit`.
@@ -202,8 +212,14 @@ def json_lines(path: Path, *, append: bool = False) -> OnEpoch:
     """
     path = _begin(path, append)
     due = _at_most_every(_SYNC_EVERY_S)
+    is_first = True
 
     def on_epoch(epoch: int, record: Record, state: Any = None) -> None:
+        nonlocal is_first
+        if is_first:
+            cut_torn_line(path)
+            _cut_from(path, epoch, lambda line: json.loads(line)["epoch"], head=0)
+            is_first = False
         append_json_line(path, {"epoch": epoch, **record}, sync=due())
 
     return on_epoch
@@ -258,6 +274,23 @@ def _begin(path: Path, append: bool) -> pathlib.Path:
         with replacing(path) as unfinished:
             unfinished.touch()
     return path
+
+
+def _cut_from(
+    path: pathlib.Path, epoch: int, epoch_of: Callable[[str], int], *, head: int
+) -> None:
+    """Cuts off the last lines where they are of this epoch or later ones.
+
+    A run that goes on from a checkpoint trains them again; one that begins with epoch 0
+    is another one. The first `head` lines are none.
+    """
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = len(lines)
+    while epoch > 0 and kept > head and epoch_of(lines[kept - 1]) >= epoch:
+        kept -= 1
+    if kept < len(lines):
+        with replacing(path) as unfinished:
+            unfinished.write_text("".join(lines[:kept]), encoding="utf-8")
 
 
 def _at_most_every(seconds: float) -> Callable[[], bool]:

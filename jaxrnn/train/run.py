@@ -1,6 +1,5 @@
 """Where does a run stand? All that it needs to go on, between two parts of an epoch."""
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -15,10 +14,10 @@ from jaxrnn.train.state import TrainState
 from jaxrnn.train.stops import NonFinite
 
 USUAL_CAUSES = (
-    "Usual causes: an id beyond the embedding, NaN in the data, a learning rate too "
-    "high, a recurrence with ReLU or a long one that explodes "
-    "(optax.clip_by_global_norm before the optimizer). `.state` and `.history` of this "
-    "error are the last good ones; allow_non_finite=True goes on."
+    "Usual causes: an id beyond the embedding, NaN in the data, logits where a loss "
+    "takes probabilities, a learning rate too high, a recurrence with ReLU or a long "
+    "one that explodes (optax.clip_by_global_norm before the optimizer). `.state` and "
+    "`.history` of this error are the last good ones; allow_non_finite=True goes on."
 )
 
 
@@ -137,21 +136,24 @@ def _mean(kept: Any) -> Mean:
     return Mean(*(jnp.asarray(from_json(x)) for x in kept))
 
 
-@jax.jit
-def _are_finite(state: TrainState) -> Any:
-    """Whether all parameters of a model are, one answer for each."""
-    axes = state.step.ndim  # of several models
+def _are_finite(state: TrainState) -> np.ndarray:
+    """Whether all parameters of a model are, one answer for each; on the host.
 
-    def is_finite(leaf: Any) -> Any:
-        return jnp.isfinite(leaf).all(axis=tuple(range(axes, leaf.ndim)))
+    A program for it would be one more to compile, for something that is done once.
+    """
+    models = state.step.ndim
 
-    leaves = [is_finite(leaf) for leaf in jax.tree.leaves(state.params)]
-    return functools.reduce(jnp.logical_and, leaves)
+    def is_finite(leaf: Any) -> np.ndarray:
+        whole = leaf.is_fully_addressable  # else all processes have the same
+        values = np.asarray(leaf if whole else leaf.addressable_data(0))
+        return np.isfinite(values).all(axis=tuple(range(models, values.ndim)))
+
+    return np.logical_and.reduce([*map(is_finite, jax.tree.leaves(state.params))])
 
 
 def check_last(before: "Run", run: Run) -> None:
     """Raises where the last update, whose loss nobody saw, left no model finite."""
-    if not np.asarray(_are_finite(run.state)).any():
+    if not _are_finite(run.state).any():
         raise NonFinite(
             f"the parameters are not finite after the last update of epoch "
             f"{run.epoch - 1}. {USUAL_CAUSES}",

@@ -1,6 +1,7 @@
 """Is `fit` the loop that one would write, for one model and for many?"""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,28 @@ from jaxrnn import data, metrics
 fit = functools.partial(
     jaxrnn.fit, loss_fn=loss_fn, optimizer=OPTIMIZER, batch_size=BATCH_SIZE
 )
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"dataset": (np.ones(2), np.ones(2))}, "got tuple; write data.Dataset(inputs"),
+        ({"validation": (np.ones(2), np.ones(2))}, "got tuple; write data.Dataset(inp"),
+        ({"checkpoints": "runs/a"}, "got 'runs/a'; write Checkpoints('runs/a')"),
+    ],
+)
+def test_what_other_fits_take_is_explained(changed, words, untyped):
+    params, optimizer = {"w": jnp.zeros(())}, jaxrnn.keras_adam()
+    given = {"dataset": data.Dataset(np.ones((2, 1)), np.ones(2)), **changed}
+    with pytest.raises(TypeError, match=re.escape(words)):
+        untyped(jaxrnn.fit)(
+            jaxrnn.init_state(params, optimizer),
+            **given,
+            loss_fn=None,
+            optimizer=optimizer,
+            key=jax.random.key(0),
+            epochs=1,
+        )
 
 
 @pytest.mark.parametrize("over", [jax.vmap, jaxrnn.one_by_one])

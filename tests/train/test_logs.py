@@ -1,6 +1,7 @@
 """Does every epoch reach the file at once, and come back from it?"""
 
 import csv
+import json
 import os
 import struct
 
@@ -24,6 +25,21 @@ MODELS = [  # of two
 def read_csv(path):
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("kind", ["csv", "json"])
+def test_a_run_that_goes_on_writes_no_epoch_twice(kind, tmp_path):
+    """Epoch 2 was written, and its checkpoint was not."""
+    path = tmp_path / f"run.{kind}"
+    make = logs.csv_lines if kind == "csv" else logs.json_lines
+    for epochs in (range(3), range(2, 4), range(1)):  # the last one begins anew
+        log = make(path, append=True)
+        for epoch in epochs:
+            log(epoch, {"loss": 0.5})
+    lines = path.read_text().splitlines()
+    read = [line.split(",")[0] for line in lines[1:]] if kind == "csv" else None
+    epochs = read or [json.loads(line)["epoch"] for line in lines]
+    assert list(map(int, epochs)) == [0, 1, 2, 3, 0]
 
 
 def test_csv_holds_what_keras_writes(tmp_path):
