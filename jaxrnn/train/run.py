@@ -136,14 +136,14 @@ def _mean(kept: Any) -> Mean:
     return Mean(*(jnp.asarray(from_json(x)) for x in kept))
 
 
-def _are_finite(state: TrainState) -> np.ndarray:
+def _are_finite(state: TrainState) -> Any:
     """Whether all parameters of a model are, one answer for each; on the host.
 
     A program for it would be one more to compile, for something that is done once.
     """
     models = state.step.ndim
 
-    def is_finite(leaf: Any) -> np.ndarray:
+    def is_finite(leaf: Any) -> Any:
         whole = leaf.is_fully_addressable  # else all processes have the same
         values = np.asarray(leaf if whole else leaf.addressable_data(0))
         return np.isfinite(values).all(axis=tuple(range(models, values.ndim)))
