@@ -9,7 +9,7 @@ from keras_oracle import get_weights, keras_rules, to_weights
 
 import jaxrnn
 from jaxrnn import data
-from jaxrnn.interchange import save_keras_model
+from jaxrnn.interchange import load_keras_model, save_keras_model
 
 ROWS, TIME, VOCAB, EMBED, UNITS, CLASSES, EPOCHS = 10, 6, 9, 4, 5, 3, 3
 RNG = np.random.default_rng(0)
@@ -165,6 +165,37 @@ def test_keras_opens_it(head, tmp_path):
         found = head(model.apply({"params": params}, IDS))
         valid = VALID if found.ndim == 3 else np.ones(ROWS, bool)
         np.testing.assert_allclose(found[valid], want[valid], rtol=0, atol=1e-6)
+        again, same = load_keras_model(path)  # and so do we, with no word of ours
+        np.testing.assert_allclose(
+            again.apply({"params": same}, IDS)[valid], want[valid], rtol=0, atol=1e-6
+        )
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs"),
+    [
+        (jaxrnn.TextClassifier(VOCAB, EMBED, jaxrnn.SimpleRNN(UNITS)), IDS),
+        (jaxrnn.FlattenClassifier(VOCAB, EMBED, UNITS), IDS),
+        (
+            jaxrnn.Forecaster(
+                jaxrnn.Stacked(jaxrnn.Bidirectional(jaxrnn.GRU(UNITS)), num_layers=2),
+                hidden_features=3,
+            ),
+            RNG.standard_normal((ROWS, TIME, 2)).astype(np.float32),
+        ),
+    ],
+    ids=["text", "flat", "stacked"],
+)
+def test_what_was_saved_opens_without_the_model(model, inputs, tmp_path):
+    params = model.init(jax.random.key(3), inputs)["params"]
+    save_keras_model(tmp_path / "m.keras", model, params)
+    loaded, same = load_keras_model(tmp_path / "m.keras")
+    want = model.apply({"params": params}, inputs)
+    is_text = not isinstance(model, jaxrnn.Forecaster)
+    found = loaded.apply({"params": same}, inputs)[:, 0]
+    np.testing.assert_allclose(
+        found, jax.nn.sigmoid(want) if is_text else want, rtol=0, atol=1e-6
+    )
 
 
 def test_flat_classifier_of_several_classes():

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from jaxrnn.cells.activations import keras2_hard_sigmoid, linear
 from jaxrnn.cells.base import Params
+from jaxrnn.interchange.keras_places import numbered
 from jaxrnn.interchange.structure import (
     check_like,
     directions,
@@ -64,7 +65,8 @@ def keras_config(
     dtype = keras_dtype(params)
 
     def dense(units: int, activation: str) -> Config:
-        return layer_config("Dense", dtype, units=units, activation=activation)
+        settings = {"units": units, "activation": activation, "use_bias": True}
+        return layer_config("Dense", dtype, **settings)
 
     if isinstance(model, TextClassifier | TextTagger | FlattenClassifier):
         time = None
@@ -265,7 +267,16 @@ def input_config(batch_shape: list[int | None], dtype: str | None) -> Config:
 
 
 def sequential_of(chain: list[Config]) -> Config:
-    """The same of a Sequential of these layers."""
+    """The same of a Sequential of these layers; who has no name gets Keras' own."""
+    taken = {entry["config"].get("name") for entry in chain}
+    for entry, name in zip(
+        chain, numbered([entry["class_name"] for entry in chain]), strict=True
+    ):
+        if "name" not in entry["config"]:
+            while name in taken:
+                name += "_"
+            entry["config"]["name"] = name
+            taken.add(name)
     return _keras("keras", "Sequential", {"name": "sequential", "layers": chain})
 
 
