@@ -55,7 +55,7 @@ class Forecaster(nn.Module):
 
     @property
     def output_shape(self) -> tuple[int, ...]:
-        """Of the forecasts of one row: () for the next value alone."""
+        """The shape of the forecasts of one row, () of the next value alone."""
         return tuple(size for size in (self.horizon, self.targets) if size is not None)
 
     @nn.compact
