@@ -12,6 +12,7 @@ import re
 import built_site
 import docstrings
 import jax
+import jaxtyping
 import public_names
 import pytest
 import signatures
@@ -42,8 +43,12 @@ RUN = {name: found for name, found in RUN.items() if found}
 
 
 @pytest.fixture
-def as_users():
-    """Promotes dtypes and ranks as JAX does where nobody says otherwise."""
+def as_users(monkeypatch):
+    """Promotes dtypes and ranks as JAX does where nobody says otherwise.
+
+    Nor are annotations checked, which say `int` where `jax.export` has an open size.
+    """
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         yield
 
