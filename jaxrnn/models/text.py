@@ -1,5 +1,7 @@
 """Which class is a text of, or each of its words? Embed -> SimpleRNN -> Dense."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 from jaxtyping import Array, Bool, Float, Int
@@ -83,12 +85,7 @@ class TextClassifier(nn.Module):
         Raises:
           TypeError, ValueError: wrong dtype, rank or mask shape, ids out of range.
         """
-        check_rank(ids, ("batch", "time"))
-        features = Embed(self.vocab_size, self.embed_features, name="embed")(ids)
-        if mask is None and self.mask_zero:
-            mask = nonzero(ids)
-        features = self.recurrent(features, mask=mask, **given(deterministic))
-        features = as_features(features)
+        features = as_features(_read(self, ids, mask, deterministic))
         if self.hidden_features is not None:
             hidden = dense(self.hidden_features, name="hidden")(features)
             features = self.hidden_activation(hidden)
@@ -155,12 +152,8 @@ class TextTagger(nn.Module):
         Raises:
           TypeError, ValueError: wrong dtype, rank or mask shape, ids out of range.
         """
-        check_rank(ids, ("batch", "time"))
-        features = Embed(self.vocab_size, self.embed_features, name="embed")(ids)
-        if mask is None and self.mask_zero:
-            mask = nonzero(ids)
-        features = self.recurrent(features, mask=mask, **given(deterministic))
-        return head(self.num_classes)(as_sequence(features))
+        features = as_sequence(_read(self, ids, mask, deterministic))
+        return head(self.num_classes)(features)
 
 
 class FlattenClassifier(nn.Module):
@@ -211,3 +204,14 @@ class FlattenClassifier(nn.Module):
         hidden = dense(self.hidden_features, name="hidden")(features)
         logits = head(self.num_classes)(self.hidden_activation(hidden))
         return logits[:, 0] if self.num_classes is None else logits
+
+
+def _read(
+    model: TextClassifier | TextTagger, ids: Any, mask: Any, deterministic: bool | None
+) -> Any:
+    """What the recurrent layer makes of a text, within the call of the model."""
+    check_rank(ids, ("batch", "time"))
+    features = Embed(model.vocab_size, model.embed_features, name="embed")(ids)
+    if mask is None and model.mask_zero:
+        mask = nonzero(ids)
+    return model.recurrent(features, mask=mask, **given(deterministic))
