@@ -23,6 +23,7 @@ from helpers import (
 )
 
 import jaxrnn
+from jaxrnn.cells import ops
 
 ALL_CELLS = pytest.mark.parametrize(("cell", "step"), CELLS.values(), ids=CELLS)
 THREE_CELLS = pytest.mark.parametrize(
@@ -466,3 +467,58 @@ def test_no_row_at_all_has_a_gradient_of_zeros(solver):
 
     for gradient in jax.tree.leaves(jax.grad(loss)(params)):
         np.testing.assert_array_equal(gradient, 0)
+
+
+def plain(params, hidden, projected):
+    """A step that computes in whatever JAX promotes to."""
+    return jnp.tanh(projected + hidden @ params["recurrent_kernel"])
+
+
+def rounded(params, hidden, projected):
+    """The way out that the error names."""
+    return jnp.tanh(projected + ops.matmul(hidden, params["recurrent_kernel"]))
+
+
+@pytest.mark.parametrize(
+    ("functions", "words"),
+    [
+        (
+            {"step": lambda params, h, x: (plain(params, h, x), h)},
+            r"the carry alone, bfloat16\[4\]; that of mine returned \(float32\[4\], ",
+        ),
+        (
+            {"step": plain},
+            r"it took, bfloat16\[4\]; that of mine returned float32\[4\]",
+        ),
+        (
+            {"step": lambda params, h, x: rounded(params, h, x)[..., :2]},
+            r"it took, bfloat16\[4\]; that of mine returned bfloat16\[2\]",
+        ),
+        (
+            {"step": rounded, "output": lambda h: {"h": h}},
+            r"one array \(\*batch, features\) .* returned {'h': bfloat16\[4\]}",
+        ),
+        (
+            {"step": rounded, "output": lambda h: h.astype(jnp.float32)},
+            r"dtype of the carry, bfloat16; that of mine returned float32\[4\]",
+        ),
+    ],
+)
+@jax.numpy_dtype_promotion("standard")  # as users have it
+def test_functions_of_a_cell_that_do_not_fit_are_explained(functions, words):
+    mine = jaxrnn.simple_rnn._replace(name="mine", adjoint=None, **functions)
+    params, inputs, carry = random_problem(mine, np.float32)
+    with pytest.raises(TypeError, match=words):
+        jaxrnn.rnn(mine, params, inputs, dtype=jnp.bfloat16)
+    with pytest.raises(TypeError, match=words):
+        jaxrnn.rnn_step(mine, params, carry, inputs[0], dtype=jnp.bfloat16)
+
+
+def test_a_step_that_keeps_the_dtype_runs_in_any():
+    """Mixed precision by the functions that the error names; float32 by any."""
+    mine = jaxrnn.simple_rnn._replace(name="mine", adjoint=None, step=rounded)
+    params, inputs, _ = random_problem(mine, np.float32)
+    _, narrow = jaxrnn.rnn(mine, params, inputs, dtype=jnp.bfloat16)
+    _, wide = jaxrnn.rnn(mine._replace(step=plain), params, inputs)
+    assert narrow.dtype == jnp.bfloat16
+    np.testing.assert_allclose(narrow.astype(np.float32), wide, atol=0.05)  # 2^-8 each

@@ -17,6 +17,11 @@ def matmul(
 
     The kernel is rounded here, so that its gradient adds up in its own dtype: with
     bfloat16 values and a float32 kernel, in float32.
+
+    Example:
+      >>> values = jnp.ones((5, 3), jnp.bfloat16)
+      >>> matmul(values, jnp.ones((3, 4))).dtype, (values @ jnp.ones((3, 4))).dtype
+      (dtype(bfloat16), dtype('float32'))
     """
     dtype = values.dtype
     sums = dtype if dtype.itemsize >= 4 else jnp.float32
@@ -25,7 +30,12 @@ def matmul(
 
 
 def widened(values: Array) -> Array:
-    """In float32 where the dtype is narrower, else as it is."""
+    """In float32 where the dtype is narrower, else as it is.
+
+    Example:
+      >>> widened(jnp.ones(3, jnp.bfloat16)).dtype
+      dtype('float32')
+    """
     return values if values.dtype.itemsize >= 4 else values.astype(jnp.float32)
 
 
@@ -40,6 +50,11 @@ def gated_matmul(
       values: what is multiplied.
       kernel: the gates side by side.
       masks: (1 or gates, *batch, a); None = nothing is dropped.
+
+    Example:
+      >>> masks = jnp.array([[[1.0, 0.0]], [[0.0, 1.0]]])  # of two gates, one row
+      >>> gated_matmul(jnp.array([[2.0, 3.0]]), jnp.ones((2, 2)), masks)
+      Array([[2., 3.]], dtype=float32)
     """
     if masks is None:
         return matmul(values, kernel)
@@ -55,25 +70,54 @@ def gated_matmul(
 
 
 def as_row(row: Float[Array, " a"], values: Float[Array, "*rows a"]) -> Array:
-    """`row` with the rank and dtype of `values` (strict promotion, written out)."""
+    """`row` with the rank and dtype of `values`, so that the two add and multiply.
+
+    Example:
+      >>> as_row(jnp.ones(4), jnp.ones((7, 5, 4), jnp.bfloat16)).shape
+      (1, 1, 4)
+    """
     return jnp.expand_dims(row.astype(values.dtype), tuple(range(values.ndim - 1)))
 
 
 def add_row(
     values: Float[Array, "*rows a"], row: Float[Array, " a"]
 ) -> Float[Array, "*rows a"]:
-    """Adds `row` to every row."""
+    """Adds `row`, such as a bias, to every row, in the dtype of `values`.
+
+    Example:
+      >>> add_row(jnp.zeros((2, 3)), jnp.arange(3.0)).tolist()
+      [[0.0, 1.0, 2.0], [0.0, 1.0, 2.0]]
+    """
     return values + as_row(row, values)
 
 
 def affine_project(params: Params, inputs: Array) -> Array:
-    """Returns inputs @ kernel + bias, the latter where the cell has one."""
+    """The `project` of most cells: all gates of x_t W + b in one matmul.
+
+        inputs @ params["kernel"] + params["bias"]
+
+    The bias where there is one; with the masks that `dropout_cell` has drawn.
+
+    Example:
+      >>> params = {"kernel": jnp.ones((2, 8)), "bias": jnp.ones(8)}
+      >>> affine_project(params, jnp.ones((5, 2))).shape
+      (5, 8)
+    """
     projected = gated_matmul(inputs, params["kernel"], params.get("dropout"))
     return add_row(projected, params["bias"]) if "bias" in params else projected
 
 
 def recurrent_project(params: Params, hidden: Array) -> Array:
-    """Returns hidden @ recurrent_kernel, a matmul for all gates."""
+    """What most steps add to it: all gates of h_{t-1} U in one matmul.
+
+        hidden @ params["recurrent_kernel"]
+
+    With the masks of recurrent dropout that `dropout_cell` has drawn.
+
+    Example:
+      >>> recurrent_project({"recurrent_kernel": jnp.eye(3)}, jnp.ones((5, 3))).shape
+      (5, 3)
+    """
     masks = params.get("recurrent_dropout")
     return gated_matmul(hidden, params["recurrent_kernel"], masks)
 
@@ -85,7 +129,13 @@ def kernel_gradient(
 
         left^T @ delta
 
-    It adds up in the dtype of the kernel.
+    It adds up in the dtype of the kernel. `delta` is (*rows, b), such as (time, batch,
+    b), the gradient of the product.
+
+    Example:
+      >>> kernel, left = jnp.ones((2, 3)), jnp.ones((7, 5, 2))
+      >>> kernel_gradient(kernel, left, jnp.ones((7, 5, 3))).tolist()
+      [[35.0, 35.0, 35.0], [35.0, 35.0, 35.0]]
     """
     rows = tuple(range(left.ndim - 1))
     sharding = jax.typeof(kernel).sharding  # of the sum over rows, where they have one
@@ -101,14 +151,32 @@ def kernel_gradient(
 def row_gradient(
     row: Float[Array, " a"], delta: Float[Array, "*rows a"]
 ) -> Float[Array, " a"]:
-    """The gradient of a row that was added: the sum over all leading axes."""
+    """The gradient of a row that was added: the sum over all leading axes.
+
+    Example:
+      >>> row_gradient(jnp.ones(3), jnp.ones((7, 5, 3)))
+      Array([35., 35., 35.], dtype=float32)
+    """
     return delta.sum(axis=tuple(range(delta.ndim - 1)), dtype=row.dtype)
 
 
 def affine_gradients(
     params: Params, inputs: Array, delta: Array
 ) -> tuple[dict[str, Array], Array]:
-    """The gradients of `affine_project` without dropout, and the inputs' cotangent."""
+    """The gradients of `affine_project` without dropout, and the inputs' cotangent.
+
+    Args:
+      params: `kernel`, and `bias` where there is one.
+      inputs: (*rows, in_features), such as (time, batch, in_features).
+      delta: (*rows, gates * features), the gradient of what was projected.
+
+    Example:
+      >>> params = {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}
+      >>> rows = jnp.ones((7, 5, 2)), jnp.ones((7, 5, 3))
+      >>> gradients, of_inputs = affine_gradients(params, *rows)
+      >>> gradients["bias"].tolist(), of_inputs.shape
+      ([35.0, 35.0, 35.0], (7, 5, 2))
+    """
     gradients = {"kernel": kernel_gradient(params["kernel"], inputs, delta)}
     if "bias" in params:
         gradients["bias"] = row_gradient(params["bias"], delta)

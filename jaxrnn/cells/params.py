@@ -23,7 +23,16 @@ ones = jax.nn.initializers.ones
 def fused_specs(
     gates: int, in_features: int, features: int, bias_names: tuple[str, ...]
 ) -> dict[str, ParamSpec]:
-    """Keras' parameters: every matrix holds its `gates` side by side."""
+    """Keras' parameters: every matrix holds its `gates` side by side.
+
+    `kernel` (in_features, gates * features), Glorot uniform over the whole matrix;
+    `recurrent_kernel` (features, gates * features), orthogonal; biases of zeros.
+
+    Example:
+      >>> specs = fused_specs(3, 2, 4, ("bias",))
+      >>> {name: spec.shape for name, spec in specs.items()}
+      {'kernel': (2, 12), 'recurrent_kernel': (4, 12), 'bias': (12,)}
+    """
     width = gates * features
     return {
         "kernel": ParamSpec((in_features, width), glorot_uniform),
@@ -35,14 +44,24 @@ def fused_specs(
 def gated_specs(
     gates: int, in_features: int, features: int, *, use_bias: bool
 ) -> dict[str, ParamSpec]:
-    """Those of a cell without a recurrent kernel: `kernel`, and `bias` where asked."""
+    """Those of a cell without a recurrent kernel: `kernel`, and `bias` where asked.
+
+    Example:
+      >>> {n: s.shape for n, s in gated_specs(2, 3, 4, use_bias=True).items()}
+      {'kernel': (3, 8), 'bias': (8,)}
+    """
     specs = fused_specs(gates, in_features, features, ("bias",) if use_bias else ())
     del specs["recurrent_kernel"]
     return specs
 
 
 def zero_carry(gates: int) -> Callable[[Params, tuple[int, ...]], Array]:
-    """`zero_hidden` where only `kernel`, its `gates` side by side, says the width."""
+    """`zero_hidden` where only `kernel`, its `gates` side by side, says the width.
+
+    Example:
+      >>> zero_carry(2)({"kernel": jnp.ones((3, 8))}, (5,)).shape
+      (5, 4)
+    """
 
     def initial_carry(params: Params, batch_shape: tuple[int, ...]) -> Array:
         kernel = params["kernel"]
@@ -52,6 +71,11 @@ def zero_carry(gates: int) -> Callable[[Params, tuple[int, ...]], Array]:
 
 
 def zero_hidden(params: Params, batch_shape: tuple[int, ...]) -> Array:
-    """A hidden vector of zeros (*batch, features) in the parameters' dtype."""
+    """A hidden vector of zeros (*batch, features) in the parameters' dtype.
+
+    Example:
+      >>> zero_hidden({"recurrent_kernel": jnp.ones((4, 4))}, (5,)).shape
+      (5, 4)
+    """
     recurrent_kernel = params["recurrent_kernel"]
     return jnp.zeros((*batch_shape, recurrent_kernel.shape[0]), recurrent_kernel.dtype)

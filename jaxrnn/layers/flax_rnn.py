@@ -10,9 +10,10 @@ from flax.linen.recurrent import flip_sequences
 from jaxtyping import Array
 
 from jaxrnn.cells.base import Carry, Cell, Params, check_size
+from jaxrnn.checks import check_lengths
 from jaxrnn.layers.options import CallOptions
 from jaxrnn.layers.run import Ran
-from jaxrnn.recurrence import check_lengths, rnn_carries
+from jaxrnn.recurrence import rnn_carries
 from jaxrnn.solvers.base import Solver, Steps, flip, hold, restart
 
 

@@ -7,15 +7,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
 from jaxrnn.cells.base import Carry, Params
+from jaxrnn.checks import check_floating, check_marks
 from jaxrnn.layers.options import CallOptions, RecurrentOptions
-from jaxrnn.recurrence import (
-    check_floating,
-    check_marks,
-    lengths_to_mask,
-    rnn,
-    rnn_carries,
-    rnn_step,
-)
+from jaxrnn.recurrence import lengths_to_mask, rnn, rnn_carries, rnn_step
 from jaxrnn.solvers.base import Steps, flip, hold
 
 
