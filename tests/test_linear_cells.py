@@ -1,5 +1,7 @@
 """Do cells with a linear step start as their papers say, and say what they cannot?"""
 
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 
 import jaxrnn
 
+PUBLIC = np.load(pathlib.Path(__file__).parent / "fixtures" / "linear_cells.npz")
 KEY = jax.random.key(0)
 MANY = 4_000  # features: a share of them has a standard deviation of 0.008 at most
 
@@ -25,6 +28,84 @@ def assert_uniform(values, low, high):
     shares = (np.sort(values) - low) / (high - low)
     wanted = (np.arange(len(values)) + 0.5) / len(values)
     assert abs(shares - wanted).max() < 1.95 / np.sqrt(len(values))
+
+
+def positive(x):
+    """The activation that minGRU-pytorch has for its logarithms."""
+    return jnp.where(x >= 0, x + 0.5, jax.nn.sigmoid(x))
+
+
+def of_min_gru(theirs):
+    candidate, gate = jnp.split(theirs["to_hidden_and_gate.weight"].T, 2, axis=1)
+    return {"kernel": jnp.concatenate([gate, candidate], axis=1)}
+
+
+def of_min_lstm(theirs):
+    candidate, *gates = jnp.split(theirs["to_hidden_and_f_i_gate.weight"].T, 3, axis=1)
+    return {"kernel": jnp.concatenate([*gates, candidate], axis=1)}
+
+
+def of_rg_lru(theirs):
+    """Its gates scale the inputs themselves: the identity is their projection."""
+    identity = jnp.eye(theirs["a_gate.w"].shape[1])
+    kernels = theirs["a_gate.w"][0], theirs["input_gate.w"][0], identity
+    biases = theirs["a_gate.b"][0], theirs["input_gate.b"][0], jnp.zeros(len(identity))
+    return {
+        "kernel": jnp.concatenate(kernels, axis=1),
+        "bias": jnp.concatenate(biases),
+        "recurrent_logit": -theirs["a_param"],
+    }
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("solver", [jaxrnn.Scan(), jaxrnn.ParallelScan()], ids=repr)
+@pytest.mark.parametrize(
+    ("name", "cell", "translate", "digits"),
+    [
+        (
+            "min_gru",
+            jaxrnn.min_gru_cell(activation=positive, use_bias=False),
+            of_min_gru,
+            1e-12,
+        ),
+        (
+            "min_lstm",
+            jaxrnn.min_lstm_cell(activation=positive, use_bias=False),
+            of_min_lstm,
+            1e-12,
+        ),
+        ("rg_lru", jaxrnn.rg_lru, of_rg_lru, 1e-6),  # it adds up in float32
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_public_implementations_give_the_same(name, cell, translate, digits, solver):
+    """Outputs, and gradients by their own parameters, as fixtures have them."""
+    case = {
+        key.removeprefix(f"{name}/"): jnp.asarray(PUBLIC[key])
+        for key in PUBLIC
+        if key.startswith(f"{name}/")
+    }
+    theirs = {
+        key.removeprefix("param/"): value
+        for key, value in case.items()
+        if key.startswith("param/")
+    }
+
+    def loss(theirs, inputs):
+        _, outputs = jaxrnn.rnn(
+            cell, translate(theirs), inputs.swapaxes(0, 1), solver=solver
+        )
+        outputs = outputs.swapaxes(0, 1)
+        return jnp.sum(case["cotangent"] * outputs), outputs
+
+    (_, outputs), (gradients, of_inputs) = jax.value_and_grad(
+        loss, argnums=(0, 1), has_aux=True
+    )(theirs, case["inputs"])
+    np.testing.assert_allclose(outputs, case["outputs"], atol=digits)
+    np.testing.assert_allclose(outputs, case.get("steps", outputs), atol=digits)
+    np.testing.assert_allclose(of_inputs, case["grad/inputs"], atol=digits)
+    for key, gradient in gradients.items():
+        np.testing.assert_allclose(gradient, case[f"grad/{key}"], atol=digits)
 
 
 def test_lru_starts_on_the_ring_of_its_paper():

@@ -26,8 +26,9 @@ def rg_lru_cell(*, exponent: float = 8.0, use_bias: bool = True) -> Cell:
 
     The paper's layer has x itself in the place of v, and a linear layer before it:
     where W_v is the identity, b_v zero and `features` is `in_features`, that is this
-    cell. Its code for language models also replaces W_r and W_i by blocks along the
-    diagonal, and the root by 1 at the first step of an episode; its text does not.
+    cell. The code for language models (RecurrentGemma) also replaces W_r and W_i by
+    blocks along the diagonal, the root by 1 at the first step of an episode, and starts
+    with sigmoid(Lambda) itself between 0.9 and 0.999; the text does none of it.
 
     Kernels start as LeCun's normal, biases at 0, and Lambda so that
     sigmoid(Lambda)^exponent is uniform between 0.9 and 0.999, all as in the paper.
