@@ -56,13 +56,6 @@ def lru(features: int) -> nn.Module:
 
 LINEAR_LAYERS = {"minGRU, linear": min_gru, "Dense, LRU, linear": lru}
 LEARNING_RATES = {"SimpleRNN, ReLU, identity": 0.001}  # it explodes with more
-COLORS = dict(
-    zip(
-        LAYERS | LINEAR_LAYERS,
-        ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown"),
-        strict=True,
-    )
-)
 
 
 class Adder(nn.Module):

@@ -39,7 +39,6 @@ import report
 import tyro
 from adders import (
     BASELINE_MSE,
-    COLORS,
     LAYERS,
     LEARNING_RATES,
     LINEAR_LAYERS,
@@ -208,7 +207,7 @@ def summary(records: list[dict]) -> list[dict]:
 
 def draw(records: list[dict], most_updates: int, path: pathlib.Path) -> None:
     """Test MSE and updates to solve, by the length of the sequences."""
-    figure, panels = report.new_figure(3, width=5.0, height=4.4)
+    figure, panels = report.new_figure(3, width=5.0, height=5.0)
     lengths = sorted({r["length"] for r in records})
     for i, name in enumerate(dict.fromkeys(r["model"] for r in records)):
         x = np.array(lengths) * (0.97 + 0.02 * i)  # side by side, not in one place
@@ -226,7 +225,7 @@ def draw(records: list[dict], most_updates: int, path: pathlib.Path) -> None:
             ]
             values = np.column_stack([np.median(by_length, axis=1), by_length])
             values[np.isinf(values)] = np.nan
-            color = COLORS[name]
+            color = report.color_of(name)
             panel.plot(x, values[:, 0], "-", color=color, label=name)
             panel.plot(x, values[:, 1:], "o", color=color, markersize=4, alpha=0.6)
     panels[0].axhline(BASELINE_MSE, color="0.4", linestyle="--", label="always 1")
@@ -246,7 +245,7 @@ def draw(records: list[dict], most_updates: int, path: pathlib.Path) -> None:
     for panel in panels:
         panel.grid(alpha=0.3)
     figure.legend(
-        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=8
+        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4
     )
     figure.suptitle("The adding problem: median (line) and every seed (dots)")
     report.save_figure(figure, path)
@@ -257,7 +256,7 @@ def draw_deer(records: list[dict], panel) -> None:
     for record in records:
         if not record["deer"]:
             continue
-        color = COLORS[record["model"]]
+        color = report.color_of(record["model"])
         x = [count["updates"] for count in record["deer"]]
         y = [count["iterations"] for count in record["deer"]]
         filled = [color if c["one_by_one"] == 0 else "white" for c in record["deer"]]

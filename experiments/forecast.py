@@ -40,13 +40,10 @@ from jaxrnn import data, files, logs
 
 OUT = pathlib.Path("runs")
 LAYERS = {"SimpleRNN": jaxrnn.SimpleRNN, "GRU": jaxrnn.GRU, "LSTM": jaxrnn.LSTM}
-COLORS = {
-    "GRU": "tab:green",
-    "LSTM": "tab:red",
-    "SimpleRNN": "tab:blue",
-    "ridge regression": "tab:orange",
-    "a week ago": "0.5",
-    "a day ago": "0.65",
+COLORS = report.COLORS | {
+    "ridge regression": report.PINK,
+    "a week ago": "0.4",
+    "a day ago": "0.6",
     "the last value": "0.8",
 }
 DRAWN = ("a week ago", "ridge regression", "GRU")
@@ -290,29 +287,29 @@ def draw(records: list[dict], forecasts: dict, real, out: pathlib.Path) -> None:
     ends = range(0, min(len(real), WEEK), horizon)  # one forecast after the other
     hours = np.arange(len(ends) * horizon)
     panels[0].plot(
-        hours, real[ends].ravel(), ".", color="k", markersize=4, label="real"
+        hours, real[ends].ravel(), ".", color="k", markersize=5, label="real"
     )
     for name in DRAWN:
         values = forecasts[name][ends].ravel()
-        panels[0].plot(hours, values, color=COLORS[name], linewidth=1, label=name)
+        panels[0].plot(hours, values, color=COLORS[name], linewidth=1.5, label=name)
     for end in ends:
         panels[0].axvline(end, color="0.8", linewidth=0.5, zorder=0)
     panels[0].set(xlabel=f"step of the test; a new forecast every {horizon}")
     panels[0].set(
-        ylabel="value", ylim=(None, real[ends].max() + 0.2 * np.ptp(real[ends]))
+        ylabel="value", ylim=(None, real[ends].max() + 0.4 * np.ptp(real[ends]))
     )
     panels[0].set_title(f"{horizon} steps, forecast at once")
-    panels[0].legend(loc="upper center", ncols=4, fontsize="small")
+    panels[0].legend(loc="upper center", ncols=2, fontsize="small")
     for name, runs in by_forecast(records).items():
         errors = np.mean([run["mae_by_step"] for run in runs], axis=0)
         steps = np.arange(1, horizon + 1)
         panels[1].plot(steps, errors, color=COLORS[name], label=name)
     panels[1].set(xlabel="steps ahead", ylabel="mean absolute error", yscale="log")
     panels[1].set_title("error by step of the forecast")
-    panels[1].set_ylim(top=2 * panels[1].get_ylim()[1])  # room for the legend
+    panels[1].set_ylim(top=4 * panels[1].get_ylim()[1])  # room for the legend
     panels[1].yaxis.set_major_formatter("{x:g}")
     panels[1].yaxis.set_minor_formatter("{x:g}")
-    panels[1].legend(loc="upper center", ncols=4, fontsize="small")
+    panels[1].legend(loc="upper center", ncols=3, fontsize="small")
     report.save_figure(figure, out / "forecast.png")
 
 

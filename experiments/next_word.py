@@ -43,7 +43,6 @@ from jaxrnn import data, files, logs, metrics
 
 OUT = pathlib.Path("runs")
 LAYERS = {"SimpleRNN": jaxrnn.SimpleRNN, "GRU": jaxrnn.GRU, "LSTM": jaxrnn.LSTM}
-COLORS = {"SimpleRNN": "tab:blue", "GRU": "tab:green", "LSTM": "tab:red"}
 START_ID, FIRST_WORD_ID = 1, 4  # of `load_imdb`: 0 pads, 2 is <oov>, 3 is no id
 PRIORS = (30, 100, 300, 1000, 3000)  # of the bigrams
 PROMPTS = ("this movie is", "the acting was")
@@ -367,12 +366,14 @@ def draw(records: list[dict], baselines: list[dict], path: pathlib.Path) -> None
         for name in LAYERS:
             runs = [r["by_epoch"][key] for r in records if r["model"] == name]
             epochs = np.arange(1, len(runs[0]) + 1)
-            color = COLORS[name]
+            color = report.color_of(name)
             low, high = np.min(runs, axis=0), np.max(runs, axis=0)
             panel.plot(epochs, np.mean(runs, axis=0), "o-", color=color, label=name)
             panel.fill_between(epochs, low, high, color=color, alpha=0.2, linewidth=0)
         for record, style in zip(baselines, (":", "--"), strict=True):
-            panel.axhline(record[key], color="0.4", ls=style, label=record["model"])
+            panel.axhline(
+                record[key], color=report.BLACK, ls=style, label=record["model"]
+            )
         panel.set(xlabel="epoch", ylabel="perplexity", title=title)
         panel.set_xticks(epochs)
         panel.grid(alpha=0.3)

@@ -7,6 +7,37 @@ import numpy as np
 
 from jaxrnn import files
 
+# One thing has one colour in every picture. By Okabe and Ito (2008), whose colours are
+# told apart by the colour-blind too.
+BLUE, SKY, GREEN, RED = "#0072B2", "#56B4E9", "#009E73", "#D55E00"
+PINK, ORANGE, GREY, BLACK = "#CC79A7", "#E69F00", "0.55", "0.2"
+COLORS = {
+    "ReLU": SKY,
+    "SimpleRNN": BLUE,
+    "minGRU": PINK,
+    "GRU": GREEN,
+    "LSTM": RED,
+    "LRU": ORANGE,
+}
+STYLE = {
+    "font.size": 14,  # still read at half the size
+    "axes.titlesize": 14,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "lines.linewidth": 2,
+}
+
+
+def color_of(model: str) -> str:
+    """The colour of a cell, by its name; grey for what is none.
+
+    Example:
+      >>> color_of("minGRU, 3 layers") == PINK, color_of("unigrams") == GREY
+      (True, True)
+    """
+    return next((color for name, color in COLORS.items() if name in model), GREY)
+
 
 def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """A Markdown table; the keys of the first row are its head.
@@ -66,37 +97,49 @@ def plot_history(
     names = [name for name in history if not name.startswith("val_")]
     figure, panels = new_figure(len(names))
     for panel, name in zip(panels, names, strict=True):
-        for label, key in (("training", name), ("validation", f"val_{name}")):
+        for label, key, color in (
+            ("training", name, BLUE),
+            ("validation", f"val_{name}", RED),
+        ):
             if key not in history:
                 continue
             by_epoch = history[key].reshape(len(history[key]), -1)
             epochs = np.arange(1, len(by_epoch) + 1)
-            (line,) = panel.plot(epochs, by_epoch.mean(axis=1), label=label)
+            panel.plot(epochs, by_epoch.mean(axis=1), color=color, label=label)
             panel.fill_between(
                 epochs,
                 by_epoch.min(axis=1),
                 by_epoch.max(axis=1),
-                color=line.get_color(),
+                color=color,
                 alpha=0.2,
                 linewidth=0,
             )
         panel.set(xlabel="epoch", ylabel=name)
-        panel.legend()
+    panels[0].legend()
     figure.suptitle(title)
     save_figure(figure, path)
 
 
-def new_figure(panels: int, *, width: float = 5.0, height: float = 3.6) -> Any:
+def new_figure(
+    panels: int, *, rows: int = 1, width: float = 5.0, height: float = 3.6
+) -> Any:
     """A Matplotlib figure with panels side by side, and the array of its axes.
+
+    Args:
+      panels: how many.
+      rows: to spread them over.
+      width, height: of one panel, in inches.
 
     Raises:
       ImportError: without matplotlib, which `pip install jaxrnn[plots]` brings.
     """
     figure_module = files.optional("matplotlib.figure", "plots")
+    files.optional("matplotlib", "plots").rcParams.update(STYLE)
+    columns = -(-panels // rows)
     figure = figure_module.Figure(
-        figsize=(width * panels, height), layout="constrained"
+        figsize=(width * columns, height * rows), layout="constrained"
     )
-    return figure, figure.subplots(1, panels, squeeze=False)[0]
+    return figure, figure.subplots(rows, columns, squeeze=False).ravel()[:panels]
 
 
 def save_figure(figure: Any, path: files.Path) -> None:

@@ -178,16 +178,17 @@ def summary(records: list[dict]) -> list[dict]:
 def draw_picture(records: list[dict], updates: int, path: pathlib.Path) -> None:
     """Accuracy as training goes on, a line for each seed."""
     figure, (panel,) = report.new_figure(1, width=8.0, height=4.4)
-    for i, name in enumerate(dict.fromkeys(r["model"] for r in records)):
+    for name in dict.fromkeys(r["model"] for r in records):
+        color, style = report.color_of(name), "--" if "3 layers" in name else "-"
         for record in records:
             if record["model"] != name:
                 continue
             accuracy = record["accuracy"]
             x = updates * np.arange(1, len(accuracy) + 1)
             label = name if record["seed"] == 0 else None
-            panel.plot(x, accuracy, "-", color=f"C{i}", label=label)
-            panel.plot(x[-1], accuracy[-1], "o", color=f"C{i}", markersize=4)
-    panel.axhline(1 / records[0]["kinds"], color="0.4", linestyle="--", label="chance")
+            panel.plot(x, accuracy, style, color=color, label=label)
+            panel.plot(x[-1], accuracy[-1], "o", color=color)
+    panel.axhline(1 / records[0]["kinds"], color="0.4", linestyle=":", label="chance")
     panel.set(xlabel="updates", ylabel="share of tokens right", ylim=(0, 1.03))
     panel.grid(alpha=0.3)
     figure.legend(

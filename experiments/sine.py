@@ -179,17 +179,17 @@ def draw(curves: dict, path: pathlib.Path, train_length: int, step: int) -> None
     """The series of the first seed with both forecasts, and the loss by epoch."""
     figure, panels = report.new_figure(2, width=7)
     series = next(iter(curves.values()))[0]  # the same in both layouts
-    panels[0].plot(series, ".", color="0.8", markersize=3, label="series")
+    panels[0].plot(series, ".", color="0.75", markersize=4, label="series")
     for color, (name, (_, forecast, losses)) in zip(
-        ("tab:orange", "tab:green"), curves.items(), strict=True
+        (report.RED, report.BLUE), curves.items(), strict=True
     ):
         steps = np.arange(len(series))
-        panels[0].plot(steps + step, forecast, color=color, linewidth=0.8, label=name)
+        panels[0].plot(steps + step, forecast, color=color, linewidth=1.2, label=name)
         panels[1].plot(np.arange(1, len(losses) + 1), losses, color=color, label=name)
     panels[0].axvline(train_length, color="0.3", linestyle=":", label="test from here")
-    panels[0].set(xlabel="t", ylabel="value", ylim=(-1.1, 2.8))
+    panels[0].set(xlabel="t", ylabel="value", ylim=(-1.1, 3.4))
     panels[0].set_title("the next value, forecast from the four before it")
-    panels[0].legend(loc="upper center", ncols=4, fontsize="small")
+    panels[0].legend(loc="upper center", ncols=2, fontsize="small")
     panels[1].axhline(1 / 12, color="0.3", linestyle=":", label="noise, 1/12")
     panels[1].set(xlabel="epoch", ylabel="training MSE", title="training")
     panels[1].legend()

@@ -251,11 +251,11 @@ def summary(records: list[dict]) -> list[dict]:
 
 
 def draw_picture(records: list[dict], path: pathlib.Path) -> None:
-    """A table of accuracies for each task, coloured: from chance (red) to 1 (green)."""
+    """A table of accuracies for each task, from chance (dark) to 1 (bright)."""
     tasks = list(dict.fromkeys(r["task"] for r in records))
     models = list(dict.fromkeys(r["model"] for r in records))
     lengths = list(map(int, records[0]["accuracy"]))
-    figure, panels = report.new_figure(len(tasks), width=4.6, height=4.4)
+    figure, panels = report.new_figure(len(tasks), width=5.6, height=5.6)
     for panel, task in zip(panels, tasks, strict=True):
         found = [
             [accuracies(records, task, name, length) for length in lengths]
@@ -263,14 +263,14 @@ def draw_picture(records: list[dict], path: pathlib.Path) -> None:
         ]
         chance = 1 / len(TABLES[task])
         medians = np.median(found, axis=-1)
-        panel.imshow(medians, cmap="RdYlGn", vmin=chance, vmax=1, aspect="auto")
+        panel.imshow(medians, cmap="cividis", vmin=chance, vmax=1, aspect="auto")
         for i, j in np.ndindex(medians.shape):
             low, high = found[i][j][0], found[i][j][-1]
             text = f"{medians[i, j]:.2f}"
             if f"{low:.2f}" != f"{high:.2f}":
                 text += f"\n({low:.2f} to {high:.2f})"
             share = (medians[i, j] - chance) / (1 - chance)
-            color = "black" if 0.15 < share < 0.85 else "white"
+            color = "black" if share > 0.5 else "white"
             place = {"ha": "center", "va": "center", "fontsize": "small"}
             panel.text(j, i, text, color=color, **place)
         panel.set_xticks(range(len(lengths)), labels=[f"{x:,}" for x in lengths])

@@ -26,7 +26,6 @@ import numpy as np
 import report
 import tyro
 from adders import (
-    COLORS,
     LAYERS,
     LEARNING_RATES,
     adding_problem,
@@ -150,7 +149,7 @@ def summary(records: list[dict]) -> list[dict]:
 
 def draw(records: list[dict], path: pathlib.Path) -> None:
     """The norms by the number of steps back, before and after training."""
-    figure, panels = report.new_figure(2, width=5.5, height=4.4)
+    figure, panels = report.new_figure(2, width=6.0, height=4.8)
     for panel, when in zip(panels, ("at the start", "trained"), strict=True):
         for name in dict.fromkeys(r["model"] for r in records):
             runs = [r for r in records if (r["model"], r["when"]) == (name, when)]
@@ -163,9 +162,16 @@ def draw(records: list[dict], path: pathlib.Path) -> None:
                 steps = np.arange(norms.shape[1])
                 low, high = norms.min(axis=0), norms.max(axis=0)
                 middle = np.median(norms, axis=0)
-                panel.plot(steps, middle, style, color=COLORS[name], label=label)
+                panel.plot(
+                    steps, middle, style, color=report.color_of(name), label=label
+                )
                 panel.fill_between(
-                    steps, low, high, color=COLORS[name], alpha=0.15, linewidth=0
+                    steps,
+                    low,
+                    high,
+                    color=report.color_of(name),
+                    alpha=0.15,
+                    linewidth=0,
                 )
         panel.set(xlabel="steps back from the last, T - t", title=when, yscale="log")
     low = min(panel.get_ylim()[0] for panel in panels)

@@ -79,3 +79,15 @@ PEERS = {
     "pytorch": TORCH,
     "pytorch, 1 thread": variant(TORCH, {"OMP_NUM_THREADS": "1"}),
 }
+DRAWN = (  # the tables have more ways to run some of them
+    "jaxrnn, native",
+    OURS,
+    "flax.linen",
+    "flax.nnx",
+    "equinox",
+    "keras-jax",
+    "keras-tensorflow",
+    "keras-tensorflow, XLA",
+    "keras-torch",
+    "pytorch",
+)

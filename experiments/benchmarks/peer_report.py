@@ -3,8 +3,8 @@
 import pathlib
 from collections.abc import Sequence
 
-from peer_list import KINDS, OURS, PEERS
-from records import markdown_table, new_figure, save_figure
+from peer_list import DRAWN, KINDS, OURS, PEERS
+from records import BLUE, ORANGE, markdown_table, new_figure, save_figure
 
 
 def tables(records: Sequence[dict]) -> str:
@@ -95,28 +95,27 @@ def start_up_rows(start_ups: Sequence[dict], records: Sequence[dict]) -> list[di
 
 def draw(records: Sequence[dict], kind: str, path: pathlib.Path) -> None:
     """Bars of milliseconds with quartiles, a panel for every workload."""
-    runs = [r for r in records if r.get("kind") == kind]
+    runs = [r for r in records if r.get("kind") == kind and r["peer"] in DRAWN]
     names = list(dict.fromkeys(r["workload"] for r in runs))
     if not names:
         return
     peers = in_order(runs)[::-1]  # the first on top
-    height = 1.2 + 0.3 * len(peers)
-    figure, panels = new_figure(len(names), width=3.6, height=height)
-    for panel, name in zip(panels, names, strict=True):
+    height = 1.2 + 0.36 * len(peers)
+    figure, panels = new_figure(len(names), rows=2, width=7, height=height)
+    for at, (panel, name) in enumerate(zip(panels, names, strict=True)):
         for record in (r for r in runs if r["workload"] == name):
             y = peers.index(record["peer"])
             ours = record["peer"].startswith("jaxrnn")
             median = record["median_ms"]
             spread = [[median - record["q1_ms"]], [record["q3_ms"] - median]]
-            color = "#0072B2" if ours else "#E69F00"  # apart for the colour-blind too
+            color = BLUE if ours else ORANGE
             panel.barh(y, median, xerr=spread, color=color, height=0.7, capsize=2)
             panel.annotate(
                 timing(record),
                 (record["q3_ms"], y),
-                (4, 0),
+                (5, 0),
                 textcoords="offset points",
                 va="center",
-                fontsize="small",
             )
         slowest = max(r["q3_ms"] for r in runs if r["workload"] == name)
         least = min(r["q1_ms"] for r in runs if r["workload"] == name) / 2
@@ -126,6 +125,6 @@ def draw(records: Sequence[dict], kind: str, path: pathlib.Path) -> None:
         panel.xaxis.set_major_formatter("{x:g}")
         panel.xaxis.set_minor_formatter("")
         panel.set(title=name, xlabel="ms", yticks=range(len(peers)))
-        panel.set_yticklabels(peers if panel is panels[0] else [])
-    figure.suptitle(f"{KINDS[kind]} (times {OURS})")
+        panel.set_yticklabels([] if at % 2 else peers)
+    figure.suptitle(f"{KINDS[kind]} (in brackets: times that of {OURS})")
     save_figure(figure, path)

@@ -3,10 +3,10 @@
 import pathlib
 from collections.abc import Sequence
 
-from records import new_figure, save_figure
+from records import BLUE, GREEN, ORANGE, PINK, RED, SKY, new_figure, save_figure
 from speed_cases import SCALES
 
-COLORS = ("#0072B2", "#56B4E9", "#009E73", "#D55E00", "#E69F00", "#CC79A7")
+COLORS = (BLUE, SKY, GREEN, RED, ORANGE, PINK)
 
 
 def draw_gradients(rows: Sequence[dict], path: pathlib.Path) -> None:
@@ -15,7 +15,7 @@ def draw_gradients(rows: Sequence[dict], path: pathlib.Path) -> None:
     layers = list(dict.fromkeys(row["layer"] for row in rows))
     solvers = list(dict.fromkeys(row["solver"] for row in rows))
     width = 1 / (len(solvers) + 1)
-    figure, panels = new_figure(len(layers), width=5.2, height=3.8)
+    figure, panels = new_figure(len(layers), width=5.6, height=4.6)
     for panel, layer in zip(panels, layers, strict=True):
         of_layer = [row for row in rows if row["layer"] == layer]
         shapes = list(dict.fromkeys(row["shape"] for row in of_layer))
@@ -33,7 +33,7 @@ def draw_gradients(rows: Sequence[dict], path: pathlib.Path) -> None:
         panel.set(title=layer, yscale="log", ylabel="ms" if layer == layers[0] else "")
         panel.set_xticks([i + 0.45 for i in range(len(shapes))], shapes)
     figure.legend(
-        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=6
+        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5
     )
     figure.suptitle("Gradient of one layer: median and quartiles")
     save_figure(figure, path)
@@ -41,7 +41,7 @@ def draw_gradients(rows: Sequence[dict], path: pathlib.Path) -> None:
 
 def draw_growth(rows: Sequence[dict], path: pathlib.Path) -> None:
     """Milliseconds against one size at a time, on logarithmic axes."""
-    figure, panels = new_figure(len(SCALES), width=4.4, height=3.6)
+    figure, panels = new_figure(len(SCALES), width=5.0, height=4.2)
     for panel, size in zip(panels, SCALES, strict=True):
         of_size = [row for row in rows if row["grows"] == size]
         for at, solver in enumerate(dict.fromkeys(row["solver"] for row in of_size)):
