@@ -5,6 +5,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 
@@ -23,23 +24,43 @@ def run(*command, **options):
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
+def dist(tmp_path_factory):
+    """The sdist, and the wheel that was made from it."""
     out = tmp_path_factory.mktemp("dist")
-    run(sys.executable, "-m", "build", "--wheel", "--outdir", out, ROOT)
-    (path,) = out.glob("*.whl")
+    run(sys.executable, "-m", "build", "--outdir", out, ROOT)
+    return out
+
+
+@pytest.fixture(scope="module")
+def wheel(dist):
+    (path,) = dist.glob("*.whl")
     return path
 
 
-def test_the_wheel_holds_the_package_and_nothing_else(wheel):
-    held = set(zipfile.ZipFile(wheel).namelist())
+def package():
     kinds = (".py", ".cc", ".cu", ".typed")
-    want = {
+    return {
         str(path.relative_to(ROOT))
         for path in (ROOT / "jaxrnn").rglob("*")
         if path.suffix in kinds or path.name == "py.typed"
     }
-    assert {name for name in held if ".dist-info/" not in name} == want
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(wheel):
+    held = set(zipfile.ZipFile(wheel).namelist())
+    assert {name for name in held if ".dist-info/" not in name} == package()
     assert any(name.endswith("licenses/LICENSE") for name in held)
+
+
+def test_the_sdist_holds_what_a_wheel_is_made_of(dist):
+    (path,) = dist.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        files = [entry.name for entry in archive.getmembers() if entry.isfile()]
+    held = {name.split("/", 1)[1] for name in files}
+    assert package() | {"pyproject.toml", "README.md", "LICENSE"} <= held
+    rooms = {name.split("/")[0] for name in held if "/" in name}
+    assert rooms == {"jaxrnn", "tests", "docs", "experiments"}
+    assert not {name for name in held if name.startswith("experiments/results/")}
 
 
 def test_versions_agree():
