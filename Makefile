@@ -1,6 +1,7 @@
 # Everything needs Python 3.11 or newer and make, nothing else: the first command sets
 # up .venv with the exact versions of constraints.txt. `make test JAX=newest` tests on the
 # newest JAX, and what else pip takes with it, in .venv-newest; JAX 0.12 needs Python 3.12.
+# `make test JAX=0.11` does so with the newest 0.11, in .venv-0.11.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -8,6 +9,7 @@ JAX ?= pinned
 TESTS ?= tests
 VARIANT ?= 002
 SEEDS ?= 3
+FIRST_EPOCHS ?= 200
 OUT ?= runs
 
 ifdef DATA_DIR
@@ -49,11 +51,13 @@ selective-copying: .venv/experiments ## which cells copy some tokens, leaving ou
 encoder-decoder: .venv/dev        ## numbers said in words: greedy, with beams, exported
 	$(BIN)/python experiments/encoder_decoder.py --seeds $(SEEDS) --out $(OUT)
 
-reproduce: .venv/dev              ## every tutorial; rewrites results/ and the tables
-	$(BIN)/python experiments/reproduce.py --seeds $(SEEDS)
+reproduce keras: SEEDS := 10
+
+reproduce: .venv/dev              ## every tutorial, 20 minutes; rewrites results/ and tables
+	$(BIN)/python experiments/reproduce.py --seeds $(SEEDS) --first-epochs $(FIRST_EPOCHS)
 
 keras: .venv/dev                  ## real Keras on every tutorial: the table's oracle column
-	$(BIN)/python experiments/keras_tutorials.py --seeds $(SEEDS)
+	$(BIN)/python experiments/keras_tutorials.py --seeds $(SEEDS) --first-epochs $(FIRST_EPOCHS)
 
 native: .venv/experiments         ## compiles the loops for this CPU (needs g++ or clang++)
 	$(BIN)/python -m jaxrnn.native
@@ -83,9 +87,10 @@ latency: .venv/dev .venv/onnx     ## one step at batch 1 beside Flax, ONNX Runti
 accelerator: .venv/dev            ## 8 minutes on a GPU: how exact, how fast; results/accelerators
 	$(BIN)/python experiments/benchmarks/accelerator.py
 
-VENV_pinned := .venv
-VENV_newest := .venv-newest
-TEST_VENV := $(or $(VENV_$(JAX)),$(error JAX is pinned or newest, got $(JAX)))
+TEST_VENV := .venv$(if $(filter-out pinned,$(JAX)),-$(JAX))
+ifeq ($(filter $(JAX),pinned newest 0.11 0.12),)
+  $(error JAX is pinned, newest, 0.11 or 0.12, got $(JAX))
+endif
 
 test: $(TEST_VENV)/dev            ## TESTS=tests/data JAX=newest; TFDS_DATA_DIR adds reviews
 	$(TEST_VENV)/bin/python -m pytest -n auto --maxprocesses 4 -m "not slow" $(TESTS)
@@ -115,7 +120,7 @@ format: .venv/dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .venv-newest runs site
+	rm -rf .venv .venv-* runs site
 
 .venv/peers: .venv/dev experiments/benchmarks/install_peers.py ## PyTorch, Keras, ...: never CUDA
 	$(BIN)/python experiments/benchmarks/install_peers.py
@@ -144,7 +149,9 @@ clean:
 .venv/experiments .venv/docs .venv/dev: VERSIONS := --constraint constraints.txt
 .venv-newest/dev: NEEDS := 12
 .venv-newest/dev: VERSIONS := --upgrade --upgrade-strategy eager
-.venv/experiments .venv/docs .venv/dev .venv-newest/dev: pyproject.toml constraints.txt
+.venv-0.%/dev: NEEDS := 11
+.venv-0.%/dev: VERSIONS = --upgrade "jax==$(@D:.venv-%=%).*" "jaxlib==$(@D:.venv-%=%).*"
+$(addprefix .venv,/experiments /docs /dev -newest/dev -0.11/dev -0.12/dev): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, $(NEEDS)) or sys.exit( \
 	  "$(@D) needs Python 3.$(NEEDS) or newer, found " + sys.version.split()[0] + \
 	  "; name another one: make PYTHON=python3.$(NEEDS) ...")'

@@ -19,6 +19,7 @@ FLOORS = [
     {"cells", "native"},
     {"fused"},
     {"solvers"},
+    {"checks"},
     {"recurrence"},
     {"diagnostics", "layers"},  # but for the layers of the next floor
     {"layers.linen", "layers.nnx"},

@@ -7,15 +7,15 @@ file that a reader refuses is a `BadFile`, a ValueError with the path, the rule 
 was found instead.
 """
 
-from jaxrnn.interchange.keras import from_keras, to_keras  # isort: skip
-from jaxrnn.interchange.keras_files import (  # isort: skip
+from jaxrnn.interchange.keras.weights import from_keras, to_keras  # isort: skip
+from jaxrnn.interchange.keras.files import (  # isort: skip
     load_keras,
     save_keras_weights,
     save_keras_model,
     replace_keras_weights,
 )
-from jaxrnn.interchange.keras_model import load_keras_model  # isort: skip
-from jaxrnn.interchange.keras_hard_sigmoid import to_hard_sigmoid  # isort: skip
+from jaxrnn.interchange.keras.model import load_keras_model  # isort: skip
+from jaxrnn.interchange.keras.hard_sigmoid import to_hard_sigmoid  # isort: skip
 from jaxrnn.interchange.torch import from_torch, to_torch  # isort: skip
 from jaxrnn.interchange.torch_models import (  # isort: skip
     from_torch_model,

@@ -23,7 +23,7 @@ from jaxrnn.interchange import (
     save_keras_weights,
     to_keras,
 )
-from jaxrnn.interchange.keras_config import ACTIVATIONS
+from jaxrnn.interchange.keras.config import ACTIVATIONS
 
 # Keras' variables, when it saves them: NumPy's note to the authors of Keras.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")

@@ -10,27 +10,27 @@ import numpy as np
 from jaxrnn.files import BadFile, Path
 from jaxrnn.files.refused import parse_json, refusing
 from jaxrnn.interchange.hdf5 import opened_tree, read_array
-from jaxrnn.interchange.keras import unflatten_keras
-from jaxrnn.interchange.keras_archive import WEIGHTS, is_archive, read_archive
-from jaxrnn.interchange.keras_chain import KerasLayer, read_sequential
-from jaxrnn.interchange.keras_layers import (
+from jaxrnn.interchange.keras.archive import WEIGHTS, is_archive, read_archive
+from jaxrnn.interchange.keras.chain import KerasLayer, read_sequential
+from jaxrnn.interchange.keras.layers import (
     CLASSES,
     layer_shapes,
     own_name,
     read_version,
 )
-from jaxrnn.interchange.keras_legacy import (
+from jaxrnn.interchange.keras.legacy import (
     is_legacy,
     legacy_arrays,
     legacy_config,
     legacy_layers,
 )
-from jaxrnn.interchange.keras_places import (
+from jaxrnn.interchange.keras.places import (
     check_places,
     layer_datasets,
     layer_groups,
     places,
 )
+from jaxrnn.interchange.keras.weights import unflatten_keras
 from jaxrnn.interchange.structure import warn_not_finite
 from jaxrnn.models.sequential import Sequential
 

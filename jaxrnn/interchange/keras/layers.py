@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrnn.cells.activations import keras2_hard_sigmoid, linear
-from jaxrnn.interchange.keras_config import ACTIVATIONS, MERGES
+from jaxrnn.interchange.keras.config import ACTIVATIONS, MERGES
 from jaxrnn.layers.linen import GRU, LSTM, Embed, SimpleRNN
 from jaxrnn.layers.linen_wrappers import Bidirectional
 from jaxrnn.models.sequential import flatten, is_reserved

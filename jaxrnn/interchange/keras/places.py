@@ -16,8 +16,8 @@ from jaxrnn.cells.base import Params
 from jaxrnn.files import BadFile, Path
 from jaxrnn.files.refused import refusing
 from jaxrnn.interchange.hdf5 import check_array, datasets_below
-from jaxrnn.interchange.keras import keras_class, keras_shapes
-from jaxrnn.interchange.keras_cudnn import check_bias
+from jaxrnn.interchange.keras.cudnn import check_bias
+from jaxrnn.interchange.keras.weights import keras_class, keras_shapes
 from jaxrnn.interchange.structure import (
     MODEL_ORDER,
     check_names,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxrnn.cells.base import Params
-from jaxrnn.interchange.keras_cudnn import check_bias, from_cudnn, is_cudnn
+from jaxrnn.interchange.keras.cudnn import check_bias, from_cudnn, is_cudnn
 from jaxrnn.interchange.structure import (
     MODEL_ORDER,
     Like,

@@ -21,8 +21,8 @@ from jaxrnn.cells.base import Params
 from jaxrnn.files import BadFile, Path, optional
 from jaxrnn.files.refused import parse_json, refusing
 from jaxrnn.interchange.hdf5 import check_array, items_below, read_array, read_words
-from jaxrnn.interchange.keras import keras_shapes, single_layers
-from jaxrnn.interchange.keras_cudnn import check_bias, is_cudnn
+from jaxrnn.interchange.keras.cudnn import check_bias, is_cudnn
+from jaxrnn.interchange.keras.weights import keras_shapes, single_layers
 from jaxrnn.interchange.structure import join
 
 _ROOT, _OPTIMIZER = "model_weights", "optimizer_weights"

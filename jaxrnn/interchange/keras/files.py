@@ -1,7 +1,7 @@
 """How do parameters get into the files of Keras, and out of them?
 
 `.weights.h5` is an HDF5 tree, `.keras` a zip archive of one beside config.json; see
-`keras_places` for the places in it, and `keras_legacy` for the `.h5` of Keras 2. Keras
+`places` for the places in it, and `legacy` for the `.h5` of Keras 2. Keras
 is not imported; h5py reads and writes the tree.
 """
 
@@ -18,8 +18,7 @@ import numpy as np
 from jaxrnn.cells.base import Params
 from jaxrnn.files import BadFile, Path, optional, replacing
 from jaxrnn.interchange.hdf5 import opened_tree, read_array, write_array
-from jaxrnn.interchange.keras import layer_to_keras, unflatten_keras
-from jaxrnn.interchange.keras_archive import (
+from jaxrnn.interchange.keras.archive import (
     WEIGHTS,
     is_archive,
     read_archive,
@@ -27,10 +26,10 @@ from jaxrnn.interchange.keras_archive import (
     weights_inside,
     write_archive,
 )
-from jaxrnn.interchange.keras_chain import layer_place
-from jaxrnn.interchange.keras_config import keras_config
-from jaxrnn.interchange.keras_legacy import is_legacy, legacy_arrays, legacy_layers
-from jaxrnn.interchange.keras_places import (
+from jaxrnn.interchange.keras.chain import layer_place
+from jaxrnn.interchange.keras.config import keras_config
+from jaxrnn.interchange.keras.legacy import is_legacy, legacy_arrays, legacy_layers
+from jaxrnn.interchange.keras.places import (
     Groups,
     check_places,
     layer_datasets,
@@ -38,11 +37,12 @@ from jaxrnn.interchange.keras_places import (
     model_groups,
     places,
 )
-from jaxrnn.interchange.keras_sequential import (
+from jaxrnn.interchange.keras.sequential import (
     model_order,
     renamed,
     sequential_config,
 )
+from jaxrnn.interchange.keras.weights import layer_to_keras, unflatten_keras
 from jaxrnn.interchange.structure import (
     MODEL_ORDER,
     Like,

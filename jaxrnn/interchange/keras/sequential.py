@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxrnn.cells.activations import linear
 from jaxrnn.cells.base import Params
-from jaxrnn.interchange.keras_config import (
+from jaxrnn.interchange.keras.config import (
     Config,
     activation_name,
     input_config,

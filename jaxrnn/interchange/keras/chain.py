@@ -4,8 +4,8 @@ from typing import Any, NamedTuple
 
 from jaxrnn.files import BadFile, Path
 from jaxrnn.files.refused import refusing
-from jaxrnn.interchange.keras_layers import Version, class_of, read_layer
-from jaxrnn.interchange.keras_places import numbered
+from jaxrnn.interchange.keras.layers import Version, class_of, read_layer
+from jaxrnn.interchange.keras.places import numbered
 
 
 class KerasLayer(NamedTuple):

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from jaxrnn.cells.activations import keras2_hard_sigmoid, linear
 from jaxrnn.cells.base import Params
-from jaxrnn.interchange.keras_places import numbered
+from jaxrnn.interchange.keras.places import numbered
 from jaxrnn.interchange.structure import (
     check_like,
     directions,
