@@ -201,12 +201,7 @@ def _check_functions(cell: Cell, kinds: Any, in_features: int, dtype: Any) -> No
 
 
 def _written(arrays: Any) -> str:
-    """A pytree with shapes and dtypes in place of its arrays.
-
-    Example:
-      >>> _written((jnp.zeros(3), jnp.zeros((2, 3), jnp.bfloat16)))
-      '(float32[3], bfloat16[2,3])'
-    """
+    """A pytree with shapes and dtypes in place of its arrays: `(float32[3], ...)`."""
     return str(jax.tree.map(_Written, arrays))
 
 
