@@ -190,6 +190,24 @@ def test_linen_is_a_loop_over_steps(reverse):
         assert_close(jax.tree.map(lambda x, row=row: x[row], carry), one)
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.uint32, np.int64])
+def test_lengths_of_any_integers_are_those_of_int32(dtype):
+    """A row of length 0 keeps its initial carry: its index is -1, also of unsigned."""
+    inputs = inputs_of(nn.LSTMCell(FEATURES), (3,), time_major=False)
+    lengths = np.array([TIME, 0, 2], dtype)
+    layer = jaxrnn.RNN(jaxrnn.lstm, features=FEATURES, return_carry=True)
+    apply = functools.partial(layer.apply, variables_of(layer, inputs), inputs)
+    options = {"in_features": IN_FEATURES, "features": FEATURES, "rngs": nnx.Rngs(0)}
+    of_nnx = jaxrnn.nnx.RNN(jaxrnn.lstm, return_carry=True, **options)
+    for run in (apply, functools.partial(of_nnx, inputs)):
+        for order in ({}, {"reverse": True, "keep_order": True}):
+            want = run(seq_lengths=jnp.asarray(lengths, jnp.int32), **order)
+            assert not np.any(want[0].hidden[1])
+            jax.tree.map(
+                np.testing.assert_array_equal, run(seq_lengths=lengths, **order), want
+            )
+
+
 @pytest.mark.parametrize(
     ("shared", "merge", "call"),
     [

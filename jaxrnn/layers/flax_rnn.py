@@ -99,7 +99,7 @@ def call_as_flax(
     loop: Loop,
     inputs: Array,
     initial_carry: Carry | None,
-    seq_lengths: Array | None,
+    seq_lengths: Any,
     options: CallOptions,
 ) -> Any:
     """Flax' rules of order, padding and axes around a loop over the leading axis."""
@@ -126,7 +126,7 @@ def call_as_flax(
                 f"{np.shape(seq_lengths)}."
             )
         check_lengths(seq_lengths, inputs.shape[0])
-        seq_lengths = jnp.asarray(seq_lengths)
+        seq_lengths = jnp.asarray(seq_lengths).astype(int)  # 0 - 1 wraps if unsigned
     if initial_carry is None:
         initial_carry = loop.start(inputs.shape[1:])
     if inputs.shape[0] == 0:
