@@ -150,6 +150,7 @@ class RNN(nnx.Module):
         time_major: bool | None = None,
         reverse: bool | None = None,
         keep_order: bool | None = None,
+        mask: Any = None,
         rngs: nnx.Rngs | nnx.RngStream | None = None,
     ) -> Any:
         """Runs the cell; the arguments are those of `jaxrnn.RNN`."""
@@ -160,7 +161,7 @@ class RNN(nnx.Module):
             keep_order=keep_order,
         )
         loop = self._loop(rngs)
-        return call_as_flax(loop, inputs, initial_carry, seq_lengths, options)
+        return call_as_flax(loop, inputs, initial_carry, seq_lengths, options, mask)
 
     def run(
         self,
