@@ -5,6 +5,7 @@ A rule is tested in both families, through `FAMILIES`; numbers that are equal in
 """
 
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -592,6 +593,50 @@ def test_parameters_stand_in_the_wrapper_wherever_it_was_written(name, lift):
         if lift is not nn.jit:  # which draws by other keys, whatever the layer
             jax.tree.map(np.testing.assert_array_equal, found, want)
         assert_close(model.apply(want, INPUTS), outside.apply(want, INPUTS))
+
+
+LIFTED = {
+    "Bidirectional": lambda lift: lift(jaxrnn.Bidirectional)(jaxrnn.LSTM(4)),
+    "Stacked": lambda lift: lift(jaxrnn.Stacked)(
+        jaxrnn.Bidirectional(jaxrnn.GRU(4)), num_layers=2
+    ),
+    "TimeDistributed": lambda lift: lift(jaxrnn.TimeDistributed)(jaxrnn.GRU(4)),
+    "Forecaster": lambda lift: lift(jaxrnn.Forecaster)(
+        jaxrnn.GRU(4), hidden_features=2
+    ),
+    "Sequential": lambda lift: lift(jaxrnn.Sequential)(
+        [
+            jaxrnn.RNN(nn.GRUCell(4)),
+            jaxrnn.Sequential([jaxrnn.Bidirectional(jaxrnn.GRU(4))]),
+        ]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LIFTED)
+def test_a_wrapper_may_be_lifted_as_a_class(name):
+    """Its parameters stand where they stood; `vmap` gives them an axis."""
+    make = LIFTED[name]
+    inputs = jnp.stack([INPUTS] * 2) if name == "TimeDistributed" else INPUTS
+    plain = make(lambda module_class: module_class)
+    want, variables = plain.init_with_output(jax.random.key(0), inputs)
+    for lift in (nn.remat, nn.jit):
+        made_inside = MadeInCompact(functools.partial(make, lift))
+        inside = made_inside.init(jax.random.key(0), inputs)["params"]
+        assert len(jax.tree.leaves(inside)) == len(jax.tree.leaves(variables))
+        lifted = make(lift)
+        found = jax.eval_shape(lifted.init, jax.random.key(0), inputs)
+        assert jax.tree.map(jnp.shape, found) == jax.tree.map(jnp.shape, variables)
+        assert_close(lifted.apply(variables, inputs), want)
+
+    def both(module_class):
+        options = {"variable_axes": {"params": 0}, "split_rngs": {"params": True}}
+        return nn.vmap(module_class, in_axes=0, **options)
+
+    two = jax.tree.map(lambda x: jnp.stack([x, 0 * x]), variables)
+    found = make(both).apply(two, jnp.stack([inputs, inputs]))
+    assert_close(found[0], want)
+    assert not np.allclose(found[1], want)
 
 
 def test_a_bound_layer_is_copied_not_shared():

@@ -30,13 +30,16 @@ from jaxrnn.layers.run import Ran
 from jaxrnn.solvers.base import Steps
 
 
-def adopted(layer: Any) -> Any:
+def adopted(layer: Any, by: nn.Module) -> Any:
     """A layer to be named by the module that holds it.
 
     Flax gives a module that is made inside a compact method to that method, and a name
-    there with it. A copy is free of both.
+    there with it. A copy is free of both. The clone that `nn.remat(Bidirectional)` and
+    other lifted classes make of themselves holds what they hold, in its scope.
     """
-    return layer.copy(parent=None) if isinstance(layer.parent, nn.Module) else layer
+    lifted = isinstance(layer.parent, type(by)) and type(layer.parent) is not type(by)
+    free = (by.parent is None and lifted) or not isinstance(layer.parent, nn.Module)
+    return layer if free else layer.copy(parent=None)
 
 
 def ids_of_modules(module: nn.Module) -> set[int]:
@@ -92,7 +95,8 @@ class Bidirectional(Layer):
             self.reverse = self.forward.copy(parent=None)
         check_separate([ids_of_modules(x) for x in (self.forward, self.reverse)])
         check_both(self.forward, self.reverse, self.merge)
-        self.forward, self.reverse = adopted(self.forward), adopted(self.reverse)
+        self.forward = adopted(self.forward, by=self)
+        self.reverse = adopted(self.reverse, by=self)
         super().__post_init__()
 
     @property
@@ -167,7 +171,7 @@ class Stacked(Layer):
         ]
         check_separate([ids_of_modules(layer) for layer in layers])
         check_stack(layers)
-        self.layers = tuple(map(adopted, layers))
+        self.layers = tuple(adopted(layer, by=self) for layer in layers)
         self.num_layers = None  # a clone has its layers already
         super().__post_init__()
 
@@ -236,7 +240,7 @@ class TimeDistributed(nn.Module):
     layer: Any
 
     def __post_init__(self) -> None:
-        self.layer = adopted(self.layer)
+        self.layer = adopted(self.layer, by=self)
         super().__post_init__()
 
     def __call__(

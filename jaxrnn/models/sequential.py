@@ -110,7 +110,7 @@ class Sequential(nn.Module):
                 f"{name!r}; name it {name + '_'!r}."
             )
         self.layers = tuple(
-            adopted(layer) if isinstance(layer, nn.Module) else layer
+            adopted(layer, by=self) if isinstance(layer, nn.Module) else layer
             for layer in self.layers
         )
         super().__post_init__()
@@ -152,7 +152,7 @@ class Sequential(nn.Module):
     def _run(self, handed: Handed, deterministic: bool | None) -> Handed:
         for name, layer in zip(self.names or (), self.layers, strict=True):
             if isinstance(layer, nn.Module) and layer.name != name:
-                layer = layer.clone(parent=self, name=name)
+                layer = layer.copy(parent=self, name=name)
             path = "/".join(layer.path) if isinstance(layer, nn.Module) else name
             handed = self._apply(path, layer, handed, deterministic)
             handed = handed._replace(mask=_mask_of(handed))

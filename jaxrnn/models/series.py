@@ -50,7 +50,7 @@ class Forecaster(nn.Module):
     def __post_init__(self) -> None:
         check_activation("hidden_activation", self.hidden_activation)
         check_sizes(self, "hidden_features", "horizon", "targets")
-        self.recurrent = adopted(self.recurrent)
+        self.recurrent = adopted(self.recurrent, by=self)
         super().__post_init__()
 
     @property

@@ -59,7 +59,7 @@ class TextClassifier(nn.Module):
         check_activation("hidden_activation", self.hidden_activation)
         check_classes(self.num_classes)
         check_sizes(self, "vocab_size", "embed_features", "hidden_features")
-        self.recurrent = adopted(self.recurrent)
+        self.recurrent = adopted(self.recurrent, by=self)
         super().__post_init__()
 
     @nn.compact
@@ -130,7 +130,7 @@ class TextTagger(nn.Module):
     def __post_init__(self) -> None:
         check_classes(self.num_classes)
         check_sizes(self, "vocab_size", "embed_features")
-        self.recurrent = adopted(self.recurrent)
+        self.recurrent = adopted(self.recurrent, by=self)
         super().__post_init__()
 
     @nn.compact
