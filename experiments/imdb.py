@@ -136,7 +136,9 @@ def main(
         for seed in range(seeds)
     ]
     files.write_json_lines(out / f"{name}.jsonl", records)
-    report.plot_history(history, out / f"{name}.png", title=f"{name}, {seeds} seeds")
+    report.plot_history(
+        history, out / f"{name}.png", title=f"{name}: mean and range of {seeds} seeds"
+    )
     print(report.markdown_table([summary(records)]))
     print("\nfive test reviews, probability of good by the first model:")
     for row, p, target in zip(five.inputs, predicted[0], five.targets, strict=True):
