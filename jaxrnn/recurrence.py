@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from jaxrnn.cells.base import AnyArray, Carry, Cell, Params, check_dtype
+from jaxrnn.cells.base import AnyArray, Carry, Cell, Params, check_dtype, check_key
 from jaxrnn.cells.ops import is_divided
 from jaxrnn.checks import check_functions, check_lengths, check_rnn, check_step, checked
 from jaxrnn.solvers.base import Solver, Steps, flip, hold, restart
@@ -100,7 +100,8 @@ def rnn(
       goes in again as `initial_carry`: a sequence in pieces is the whole sequence.
 
     Raises:
-      TypeError: inputs, mask, resets, initial carry or `dtype` of the wrong dtype.
+      TypeError: inputs, mask, resets, initial carry or `dtype` of the wrong dtype; a
+        `cell` or a `key` that is none.
       ValueError: params, mask or initial carry that do not fit; each message says the
         rule, what was found, and the way out.
 
@@ -115,6 +116,8 @@ def rnn(
     """
     steps = Steps(inputs, mask, resets)
     carry, features = checked(check_rnn, cell, params, steps, initial_carry)
+    if key is not None:
+        check_key("key", key)
     dtype = _dtype_of(dtype, inputs, *params.values())
     check_functions(cell, params, inputs.shape[-1], dtype)
     solver = solver or _default_solver(cell, features, params, steps, dtype)
@@ -163,6 +166,8 @@ def rnn_carries(
     """
     steps = Steps(inputs, mask, resets)
     carry, features = checked(check_rnn, cell, params, steps, initial_carry)
+    if key is not None:
+        check_key("key", key)
     dtype = _dtype_of(dtype, inputs, *params.values())
     check_functions(cell, params, inputs.shape[-1], dtype)
     solver = solver or _default_solver(cell, features, params, steps, dtype)
