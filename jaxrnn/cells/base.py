@@ -245,8 +245,8 @@ def specs_of(cell: Cell, in_features: int, features: int) -> dict[str, ParamSpec
 
     Example:
       >>> specs = specs_of(gru, in_features=2, features=3)
-      >>> specs["recurrent_bias"].shape
-      (3,)
+      >>> specs["recurrent_kernel"].shape
+      (3, 9)
     """
     specs = cell.param_specs(in_features, features)
     if isinstance(specs, dict):
