@@ -431,6 +431,14 @@ KINDS = {
         lambda: rnn(key=jnp.zeros(2)),
         "key must be a key of JAX, got float32 of shape (2,); make one",
     ),
+    "rnn, solver": (
+        lambda: rnn(solver=jaxrnn.Scan),
+        "such as jaxrnn.Scan(), got Scan; None takes the default",
+    ),
+    "layer, solver": (
+        lambda: jaxrnn.GRU(2, solver="deer").init(KEY, SEQUENCE),
+        "such as jaxrnn.Scan(), got 'deer'; None takes",
+    ),
     "create_train_state, key": (
         lambda: make_states(key=jax.random.PRNGKey(0)),
         "key must be a typed key, got an array of uint32; make one",
