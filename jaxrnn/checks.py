@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from jaxrnn.cells.base import Carry, Cell, Params, param_names
+from jaxrnn.cells.base import Carry, Cell, Params, check_cell, param_names, specs_of
 from jaxrnn.solvers.base import Steps
 
 
@@ -25,6 +25,7 @@ def checked(
       check: `check_rnn` or `check_step`.
       cell, params, steps, carry: as `rnn` takes them.
     """
+    check_cell(cell)
     arrays, structure = jax.tree.flatten((dict(params), steps, carry))
     kinds = tuple([_kind(array) for array in arrays])
     if any(isinstance(array, jax.core.Tracer) for array in arrays):
@@ -103,8 +104,16 @@ def _check_params(cell: Cell, params: Params, in_features: int) -> int:
             "init_params(cell, ...) makes them for a cell with the same settings."
         )
     carry = jax.eval_shape(lambda p: cell.initial_carry(p, ()), params)
-    features = jax.tree.leaves(carry)[-1].shape[-1]
-    for name, spec in cell.param_specs(in_features, features).items():
+    leaves = jax.tree.leaves(carry)
+    if not leaves or not leaves[-1].ndim:
+        raise TypeError(
+            "Cell.initial_carry must return arrays (*batch, features), of which the "
+            f"last is features wide, that of {cell.name} returned {_written(carry)} "
+            "without batch axes; write jnp.zeros((*batch_shape, features)), with "
+            "features read off the parameters, such as params['kernel'].shape[-1]."
+        )
+    features = leaves[-1].shape[-1]
+    for name, spec in specs_of(cell, in_features, features).items():
         if params[name].shape != spec.shape:
             raise ValueError(
                 f"{cell.name} with in_features={in_features} (the last axis of inputs) "
@@ -195,8 +204,7 @@ def _check_functions(
     if jax.tree.structure(after) != jax.tree.structure(before):
         raise TypeError(
             f"Cell.step must return the carry alone, {_written(before)}; that of "
-            f"{cell.name} returned {_written(after)}. An output is not returned beside "
-            "it, as in Flax and Keras, but read off it by Cell.output."
+            f"{cell.name} returned {_written(after)}. {_way_back(before, after)}"
         )
     if _written(after) != _written(before):
         raise TypeError(
@@ -215,6 +223,23 @@ def _check_functions(
             f"carry, {dtype}; that of {cell.name} returned {_written(output)} for the "
             f"carry {_written(before)}. Compute it from the carry alone."
         )
+
+
+def _way_back(before: Carry, after: Carry) -> str:
+    """How a step that returned `after` returns a carry as the one it took."""
+    structure_of = jax.tree.structure
+    parts = [*after] if isinstance(after, tuple | list) else []
+    if isinstance(before, tuple | list) and structure_of([*before]) == structure_of(
+        parts
+    ):
+        name, fields = type(before).__name__, getattr(before, "_fields", ["..."])
+        return f"Write return {name}({', '.join(fields)})."
+    if parts and structure_of(parts[0]) == structure_of(before):
+        return (
+            "An output is not returned beside it, as in Flax and Keras, but read off "
+            "it by Cell.output."
+        )
+    return "Return it in the structure in which Cell.initial_carry makes it."
 
 
 def _written(arrays: Any) -> str:

@@ -487,6 +487,20 @@ def rounded(params, hidden, projected):
             r"the carry alone, bfloat16\[5,4\]; that of mine returned \(float32",
         ),
         (
+            {
+                "initial_carry": lambda p, shape: jaxrnn.LSTMCarry(
+                    *2 * (jaxrnn.simple_rnn.initial_carry(p, shape),)
+                ),
+                "step": lambda params, carry, x: (carry.hidden, carry.memory),
+                "output": lambda carry: carry.hidden,
+            },
+            r"\(bfloat16\[5,4\], bfloat16\[5,4\]\). Write return LSTMCarry\(hidden, memory",
+        ),
+        (
+            {"step": lambda params, h, x: None},
+            r"returned None. Return it in the structure in which Cell.initial_carry",
+        ),
+        (
             {"step": plain},
             r"it took, bfloat16\[5,4\]; that of mine returned float32\[5,4\]",
         ),
