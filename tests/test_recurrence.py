@@ -494,7 +494,7 @@ def rounded(params, hidden, projected):
                 "step": lambda params, carry, x: (carry.hidden, carry.memory),
                 "output": lambda carry: carry.hidden,
             },
-            r"\(bfloat16\[5,4\], bfloat16\[5,4\]\). Write return LSTMCarry\(hidden, memory",
+            r"bfloat16\[5,4\]\). Write return LSTMCarry\(hidden, memory",
         ),
         (
             {"step": lambda params, h, x: None},
