@@ -2,7 +2,7 @@
 
 import contextlib
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -53,7 +53,7 @@ def fit(
     early_stopping: EarlyStopping | None = None,
     over: Over | None = None,
     sharding: NamedSharding | None = None,
-    on_epoch: OnEpoch | tuple[OnEpoch, ...] = (),
+    on_epoch: OnEpoch | Sequence[OnEpoch] = (),
     history: Mapping[str, Any] | None = None,
     checkpoints: Checkpoints | None = None,
     allow_non_finite: bool = False,
@@ -98,7 +98,7 @@ def fit(
         devices: see `train_epoch` for a Dataset in memory, which all processes have
         whole, and `train_batches` for a function.
       on_epoch: `(epoch, record, state) -> None` after every epoch, such as
-        `jaxrnn.logs.print_epoch`, or several as a tuple (see `jaxrnn.logs`). Of several
+        `jaxrnn.logs.print_epoch`, or several in a list (see `jaxrnn.logs`). Of several
         processes each calls its own; give what writes to the first one alone:
         `on_epoch=log if jax.process_index() == 0 else ()`.
       history: of epochs that were trained before, by an earlier call that returned it
@@ -198,7 +198,7 @@ def fit(
     """
     check_count("epochs", epochs)
     check_count("batch_size", batch_size)
-    _check_kinds(state, dataset, validation, early_stopping, checkpoints)
+    _check_kinds(state, dataset, validation, on_epoch, early_stopping, checkpoints)
     for part in (dataset, validation):
         if isinstance(part, Dataset):
             check_dataset(part)
@@ -227,7 +227,7 @@ def fit(
         )
     else:
         parts = Batches(dataset, updates, sharding, options)
-    reports = on_epoch if isinstance(on_epoch, tuple) else (on_epoch,)
+    reports = (on_epoch,) if callable(on_epoch) else tuple(on_epoch)
 
     def with_others(names: set[str]) -> set[str]:
         """All names of the history, from those of the means of training."""
@@ -343,7 +343,12 @@ def fit(
 
 
 def _check_kinds(
-    state: Any, dataset: Any, validation: Any, early_stopping: Any, checkpoints: Any
+    state: Any,
+    dataset: Any,
+    validation: Any,
+    on_epoch: Any,
+    early_stopping: Any,
+    checkpoints: Any,
 ) -> None:
     """What people write who know another `fit`."""
     if not isinstance(state, TrainState):
@@ -351,6 +356,13 @@ def _check_kinds(
             f"state must be a TrainState, got {type(state).__name__}; write "
             "init_state(params, optimizer)."
         )
+    several = on_epoch if isinstance(on_epoch, Sequence) else [on_epoch]
+    for report in several:
+        if not callable(report):
+            raise TypeError(
+                "on_epoch must be a function (epoch, record, state) -> None, or some, "
+                f"got {report!r}; write on_epoch=jaxrnn.logs.print_epoch, say."
+            )
     if not isinstance(early_stopping, EarlyStopping | None):
         raise TypeError(
             f"early_stopping must be jaxrnn.EarlyStopping, got {early_stopping!r}; "

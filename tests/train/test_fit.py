@@ -35,6 +35,7 @@ fit = functools.partial(
         ({"checkpoints": "runs/a"}, "got 'runs/a'; write Checkpoints('runs/a')"),
         ({"state": {}}, "must be a TrainState, got dict; write init_state(params, opt"),
         ({"early_stopping": 3}, "got 3; write EarlyStopping(patience=3), say"),
+        ({"on_epoch": ["loss"]}, "got 'loss'; write on_epoch=jaxrnn.logs.print_epoch"),
         ({"key": 0}, "key must be a typed key, got 0; make one with jax.random.key(s"),
         ({"loss_fn": lambda p, batch: p["w"]}, "return (loss, {name: Mean}), the loss"),
         ({"loss_fn": "mse"}, "loss_fn must be a function (params, batch) -> (loss, {n"),
