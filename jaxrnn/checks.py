@@ -165,22 +165,36 @@ def _check_carry(
     return structure
 
 
-def check_functions(cell: Cell, params: Params, in_features: int, dtype: Any) -> None:
+def check_functions(
+    cell: Cell, params: Params, shape: tuple[int, ...], dtype: Any, *, output: bool
+) -> None:
     """Raises where a step returns another carry than it took, or the output is none.
 
     A scan says so too, in words of its own, and not what a cell may do about it.
+
+    Args:
+      cell: whose functions are traced.
+      params: as `rnn` takes them.
+      shape: of the inputs at one step, (*batch, in_features).
+      dtype: of the computation.
+      output: whether `Cell.output` will be called.
     """
     kinds = tuple([(name, *_kind(value)) for name, value in params.items()])
-    _check_functions(cell, kinds, in_features, np.dtype(dtype))
+    if all(isinstance(size, int) for size in shape):
+        _check_functions(cell, kinds, shape, dtype, output)
+    else:  # no key: open sizes of two programs cannot be compared
+        _check_functions.__wrapped__(cell, kinds, shape, dtype, output)
 
 
 @functools.lru_cache(maxsize=256)
-def _check_functions(cell: Cell, kinds: Any, in_features: int, dtype: Any) -> None:
-    params = {name: jax.ShapeDtypeStruct(shape, of) for name, shape, of in kinds}
-    inputs = jax.ShapeDtypeStruct((in_features,), dtype)
+def _check_functions(
+    cell: Cell, kinds: Any, shape: tuple[int, ...], dtype: Any, of_output: bool
+) -> None:
+    params = {name: jax.ShapeDtypeStruct(size, of) for name, size, of in kinds}
+    inputs = jax.ShapeDtypeStruct(shape, dtype)
     before = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, dtype),
-        jax.eval_shape(lambda p: cell.initial_carry(p, ()), params),
+        jax.eval_shape(lambda p: cell.initial_carry(p, shape[:-1]), params),
     )
 
     def step(params: Params, carry: Carry, inputs: Array) -> Carry:
@@ -199,12 +213,15 @@ def _check_functions(cell: Cell, kinds: Any, in_features: int, dtype: Any) -> No
             "jaxrnn.cells.ops.matmul, add_row and as_row compute in the dtype of the "
             "carry, whatever that of the parameters is."
         )
+    if not of_output:
+        return
     output = jax.eval_shape(cell.output, before)
-    if not hasattr(output, "shape") or output.ndim != 1 or output.dtype != dtype:
+    fits = hasattr(output, "shape") and output.shape[:-1] == shape[:-1]
+    if not fits or output.ndim != len(shape) or output.dtype != dtype:
         raise TypeError(
-            f"Cell.output must return one array (*batch, features) in the dtype of the "
-            f"carry, {dtype}; that of {cell.name} returned {_written(output)} without "
-            "batch axes. Compute it from the carry alone."
+            "Cell.output must return one array (*batch, features) in the dtype of the "
+            f"carry, {dtype}; that of {cell.name} returned {_written(output)} for the "
+            f"carry {_written(before)}. Compute it from the carry alone."
         )
 
 

@@ -121,7 +121,7 @@ def rnn(
     if solver is not None:
         check_solver(solver)
     dtype = _dtype_of(dtype, inputs, *params.values())
-    check_functions(cell, params, inputs.shape[-1], dtype)
+    check_functions(cell, params, inputs.shape[1:], dtype, output=True)
     solver = solver or _default_solver(cell, features, params, steps, dtype)
     return _rnn(
         dict(params),
@@ -173,7 +173,7 @@ def rnn_carries(
     if solver is not None:
         check_solver(solver)
     dtype = _dtype_of(dtype, inputs, *params.values())
-    check_functions(cell, params, inputs.shape[-1], dtype)
+    check_functions(cell, params, inputs.shape[1:], dtype, output=False)
     solver = solver or _default_solver(cell, features, params, steps, dtype)
     return _rnn_carries(
         dict(params),
@@ -225,7 +225,7 @@ def rnn_step(
     steps = Steps(inputs, resets=resets)
     carry, _ = checked(check_step, cell, params, steps, carry)
     dtype = _dtype_of(dtype, inputs, *jax.tree.leaves(carry))
-    check_functions(cell, params, inputs.shape[-1], dtype)
+    check_functions(cell, params, inputs.shape, dtype, output=True)
     return _step(dict(params), carry, inputs, resets, cell=cell, dtype=dtype)
 
 
@@ -312,7 +312,7 @@ def _dtype_of(dtype: Any, *arrays: Any) -> Any:
         weak = any(getattr(array, "weak_type", True) for array in arrays)  # or NumPy's
         dtype = jnp.result_type(*arrays) if weak or len(found) > 1 else found.pop()
     check_dtype("the dtype of a recurrence (of dtype, inputs and params)", dtype)
-    return dtype
+    return jax.dtypes.canonicalize_dtype(dtype)  # float64 is float32 without x64
 
 
 def _in_dtype(dtype: Any, arrays: Any) -> Any:

@@ -161,7 +161,12 @@ def test_unknown_option_is_named():
 
 # The tables on the pages are what the records say.
 
-PAGES = ("README.md", "docs/tutorials/index.md", "docs/benchmarks.md")
+PAGES = (
+    "README.md",
+    "docs/tutorials/index.md",
+    "docs/tutorials/002.md",
+    "docs/benchmarks.md",
+)
 
 
 def test_tables_are_those_of_the_committed_records(tmp_path):
@@ -173,6 +178,32 @@ def test_tables_are_those_of_the_committed_records(tmp_path):
     run("reproduce.py", "--only-tables", "--out", results, "--pages", tmp_path)
     for page, text in texts.items():
         assert (tmp_path / page).read_text(encoding="utf-8") == text
+
+
+def first_epochs_of_keras():
+    records = files.read_json_lines(EXPERIMENTS / "results" / "keras.jsonl")
+    return [r for r in records if r["experiment"] == reproduce.FIRST_EPOCH]
+
+
+def test_committed_first_epochs_have_the_distribution_of_keras():
+    """One p in a thousand is below 0.001 by chance; a wrong loss is far below."""
+    path = EXPERIMENTS / "results" / f"{reproduce.FIRST_EPOCH}.jsonl"
+    records, keras = files.read_json_lines(path), first_epochs_of_keras()
+    assert min(len(records), len(keras)) >= 200
+    for key, (*_, p) in reproduce.same_distribution(keras, records).items():
+        assert p > 0.001, key
+    shifted = [{k: np.ravel(v)[0] + 0.02 for k, v in run.items()} for run in records]
+    _, _, p = reproduce.same_distribution(keras, shifted)["val_accuracy"]
+    assert p < 0.001  # the test can fail
+
+
+@pytest.mark.parametrize("seeds", [pytest.param(40, marks=real_data)])
+def test_first_epochs_have_the_distribution_of_keras(seeds):
+    """The committed records of Keras beside models trained here and now."""
+    records = reproduce.run_first_epochs(seeds)
+    found = reproduce.same_distribution(first_epochs_of_keras(), records)
+    for key, (*_, p) in found.items():
+        assert p > 0.001, key
 
 
 def test_a_page_without_marks_is_left_alone(tmp_path):

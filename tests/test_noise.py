@@ -11,6 +11,7 @@ import pytest
 from helpers import BATCH, CELLS, MASKS, RESETS, numpy_rnn, random_problem
 
 import jaxrnn
+from jaxrnn.cells import ops
 
 pytestmark = pytest.mark.usefixtures("x64")
 KEY = jax.random.key(3)
@@ -213,6 +214,38 @@ def test_no_key_no_noise():
 def test_bad_rates_are_explained(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+def plain_step(params, hidden, projected):
+    return jnp.tanh(projected + ops.matmul(hidden, params["recurrent_kernel"]))
+
+
+def plain_project(params, inputs):
+    return ops.add_row(ops.matmul(inputs, params["kernel"]), params["bias"])
+
+
+def test_a_cell_that_reads_no_mask_is_refused():
+    """Nothing would be dropped; the functions that the errors name drop."""
+    mine = jaxrnn.simple_rnn._replace(name="mine", adjoint=None, step=plain_step)
+    with pytest.raises(ValueError, match=r"the step of mine .*recurrent_project, or"):
+        jaxrnn.dropout_cell(mine, recurrent_rate=0.5)
+    with pytest.raises(ValueError, match="the step of mine"):
+        jaxrnn.Recurrent(4, cell=mine, recurrent_dropout=0.5).init(
+            jax.random.key(0), jnp.ones((2, 3, 4))
+        )
+    jaxrnn.dropout_cell(mine, 0.5)  # its project reads the mask
+    with pytest.raises(ValueError, match=r"the project of mine .*affine_project, or"):
+        jaxrnn.dropout_cell(mine._replace(project=plain_project), 0.5)
+
+    def step(params, hidden, projected):
+        return jnp.tanh(projected + ops.recurrent_project(params, hidden))
+
+    cell = jaxrnn.dropout_cell(mine._replace(step=step), 0.5, recurrent_rate=0.5)
+    params = jaxrnn.init_params(cell, KEY, 2, 3, jnp.float64)
+    inputs = jnp.ones((7, 5, 2))
+    _, served = jaxrnn.rnn(cell, params, inputs)
+    _, trained = jaxrnn.rnn(cell, params, inputs, key=jax.random.key(1))
+    assert abs(served - trained).max() > 0.1
 
 
 def test_rates_that_do_not_fit_the_carry():

@@ -267,6 +267,14 @@ def _is_spec(spec: Any) -> bool:
     return is_one and isinstance(spec.shape, tuple) and callable(spec.init)
 
 
+def some_specs(cell: Cell) -> dict[str, ParamSpec]:
+    """The parameters at a size that the cell takes, where no size is known yet."""
+    try:
+        return cell.param_specs(2, 2)
+    except ValueError:  # it wants a multiple, such as of heads
+        return cell.param_specs(840, 840)  # of 1 to 8
+
+
 def param_names(cell: Cell) -> set[str]:
     """The names of a cell's parameters, which no size changes.
 
@@ -274,7 +282,7 @@ def param_names(cell: Cell) -> set[str]:
       >>> sorted(param_names(simple_rnn))
       ['bias', 'kernel', 'recurrent_kernel']
     """
-    return set(cell.param_specs(2, 2))  # 2: an `lru` takes an even number of features
+    return set(some_specs(cell))
 
 
 def init_params(

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from jaxrnn.cells.base import Carry, Cell, Params, param_names
+from jaxrnn.cells.base import Carry, Cell, Params, param_names, some_specs
 
 
 def dropout_cell(cell: Cell, rate: float = 0.0, *, recurrent_rate: float = 0.0) -> Cell:
@@ -25,7 +25,8 @@ def dropout_cell(cell: Cell, rate: float = 0.0, *, recurrent_rate: float = 0.0) 
     layers, see `Stacked`.
 
     Args:
-      cell: of this library, or one that multiplies by way of `gated_matmul`.
+      cell: of this library, or one whose functions read the masks: `affine_project`
+        and `recurrent_project` of `jaxrnn.cells.ops` do.
       rate: share of the inputs that is dropped, in [0, 1).
       recurrent_rate: share of the hidden vector that the matmul does not see.
 
@@ -35,7 +36,8 @@ def dropout_cell(cell: Cell, rate: float = 0.0, *, recurrent_rate: float = 0.0) 
 
     Raises:
       ValueError: a rate outside [0, 1); a `recurrent_rate` for a cell without a
-        recurrent kernel, such as `min_gru`.
+        recurrent kernel, such as `min_gru`; a mask that the functions of the cell never
+        read, so that nothing would be dropped.
 
     Example:
       >>> cell = dropout_cell(gru, 0.1, recurrent_rate=0.2)
@@ -73,8 +75,40 @@ def dropout_mask(
     return jax.random.bernoulli(key, 1 - rate, shape).astype(dtype) / (1 - rate)
 
 
+def _check_is_read(cell: Cell, rate: float, recurrent_rate: float) -> None:
+    """Raises where `project` and `step` take no notice of a mask: by their jaxpr."""
+    specs = some_specs(cell)
+    params = {n: jax.ShapeDtypeStruct(s.shape, jnp.float32) for n, s in specs.items()}
+    carry = jax.eval_shape(lambda p: cell.initial_carry(p, (1,)), params)
+    hidden = jax.eval_shape(cell.output, carry)
+    features = jax.tree.leaves(carry)[-1].shape[-1]  # and those of the inputs
+    width = params["kernel"].shape[-1] if "kernel" in params else features
+    inputs = jnp.zeros((1, features), jnp.float32)
+    for mask, name, functions, on, way_out in (
+        (rate, "dropout", "project", inputs, "affine_project"),
+        (recurrent_rate, "recurrent_dropout", "step", hidden, "recurrent_project"),
+    ):
+        if not mask:
+            continue
+
+        def run(mask: Array, params: Params, carry: Carry, name: str = name) -> Carry:
+            read = {**params, name: mask}
+            return cell.step(read, carry, cell.project(read, inputs))
+
+        drawn = jax.ShapeDtypeStruct((width // features, *on.shape), jnp.float32)
+        jaxpr = jax.make_jaxpr(run)(drawn, params, carry).jaxpr
+        if not any(jaxpr.invars[0] is var for eqn in jaxpr.eqns for var in eqn.invars):
+            raise ValueError(
+                f"the {functions} of {cell.name} must read params[{name!r}] for "
+                f"{name} to drop anything, and never does, got a rate of {mask}; "
+                f"compute it with jaxrnn.cells.ops.{way_out}, or gated_matmul."
+            )
+
+
 @functools.lru_cache(maxsize=256)
 def _dropout(cell: Cell, rate: float, recurrent_rate: float) -> Cell:
+    _check_is_read(cell, rate, recurrent_rate)
+
     def noise(key: PRNGKeyArray, params: Params, inputs: Any) -> tuple[Params, Any]:
         batch_shape, in_features = inputs.shape[1:-1], inputs.shape[-1]
         carry = jax.eval_shape(lambda p: _start(cell, p, inputs), params)

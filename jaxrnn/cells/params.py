@@ -15,8 +15,14 @@ def as_one_program(initializer: Initializer) -> Initializer:
     return jax.jit(initializer, static_argnames=("shape", "dtype"))
 
 
+def _orthogonal(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+    """In float32 at least, as no decomposition is narrower."""
+    wide = dtype if jnp.dtype(dtype).itemsize >= 4 else jnp.float32
+    return jax.nn.initializers.orthogonal()(key, shape, wide).astype(dtype)
+
+
 glorot_uniform = as_one_program(jax.nn.initializers.glorot_uniform())
-orthogonal = as_one_program(jax.nn.initializers.orthogonal())
+orthogonal = as_one_program(_orthogonal)
 zeros = jax.nn.initializers.zeros
 ones = jax.nn.initializers.ones
 

@@ -121,9 +121,10 @@ class Sequential(nn.Module):
             an error where there is noise and such a key.
 
         Raises:
-          TypeError, ValueError: as the layers do.
+          TypeError, ValueError: as the layers do; a recurrent layer after one that
+            returned its last output alone, whose batch it would take for time.
         """
-        values = inputs
+        values, last_only, axes = inputs, None, 0
         for name, layer in zip(self.names or (), self.layers, strict=True):
             if isinstance(layer, nn.Module) and layer.name != name:
                 layer = layer.clone(parent=self, name=name)
@@ -133,7 +134,17 @@ class Sequential(nn.Module):
                     values, own = values
                 mask = own if mask is None else mask
             elif isinstance(layer, Layer):
+                if last_only is not None and values.ndim <= axes:
+                    raise ValueError(
+                        f"a recurrent layer takes every step, and {last_only!r} before "
+                        f"{name!r} returns its last output alone, of shape "
+                        f"{values.shape}; give it return_sequences=True (Stacked does "
+                        "so by itself)."
+                    )
+                before = values.ndim
                 values = layer(values, mask=mask, deterministic=deterministic)
+                if values.ndim < before:
+                    last_only, axes = name, values.ndim
             elif isinstance(layer, nn.Dropout):
                 values = layer(values, deterministic=self._is_silent(deterministic))
             else:

@@ -407,6 +407,22 @@ def test_a_sequential_that_keras_has_no_name_for(tmp_path):
     np.testing.assert_allclose(found, apply(model, params, IDS), rtol=0, atol=1e-6)
 
 
+def test_a_sequential_refuses_steps_that_are_gone():
+    """The batch would be time; RepeatVector's steps are new ones."""
+    inputs = jnp.ones((6, 5, 3))
+    last = jaxrnn.LSTM(8, name="last")
+    for between in ([], [nn.Dense(3)]):
+        layers = [last, *between, jaxrnn.GRU(4, return_sequences=True)]
+        with pytest.raises(ValueError, match=r"'last' before .* return_seq"):
+            jaxrnn.Sequential(layers).init(jax.random.key(0), inputs)
+    whole = last.clone(return_sequences=True)
+    repeated = [last, lambda x: jnp.repeat(x[:, None], 4, axis=1)]
+    for layers, shape in (([whole], (6, 4)), (repeated, (6, 4))):
+        model = jaxrnn.Sequential([*layers, jaxrnn.GRU(4)])
+        outputs, _ = model.init_with_output(jax.random.key(0), inputs)
+        assert outputs.shape == shape
+
+
 def test_a_sequential_says_what_it_takes():
     with pytest.raises(ValueError, match=r"at least one layer, got \[\]; write Sequ"):
         jaxrnn.Sequential([])
