@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from jaxrnn.cells.base import Carry, Cell, Params, param_names, some_specs
+from jaxrnn.cells.base import Carry, Cell, Params, check_cell, param_names, some_specs
 
 
 def dropout_cell(cell: Cell, rate: float = 0.0, *, recurrent_rate: float = 0.0) -> Cell:
@@ -51,6 +51,7 @@ def dropout_cell(cell: Cell, rate: float = 0.0, *, recurrent_rate: float = 0.0) 
     Reference: Gal and Ghahramani, A theoretically grounded application of dropout in
     recurrent neural networks, 2016.
     """
+    check_cell(cell)
     check_rate("rate", rate)
     check_rate("recurrent_rate", recurrent_rate)
     if recurrent_rate and "recurrent_kernel" not in param_names(cell):
@@ -172,6 +173,7 @@ def zoneout_cell(cell: Cell, rate: Any) -> Cell:
     Reference: Krueger et al., Zoneout: regularizing RNNs by randomly preserving hidden
     activations, 2017.
     """
+    check_cell(cell)
     for one in jax.tree.leaves(rate):
         check_rate("rate", one)
     return _zoneout(cell, rate)
