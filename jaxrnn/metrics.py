@@ -120,11 +120,12 @@ def _divided(total: np.ndarray, weight: np.ndarray) -> np.ndarray:
 
 def _array(values: Any) -> Array:
     """In float32 or wider, where sums of many rows are exact enough."""
-    array = jnp.asarray(values, None if hasattr(values, "dtype") else float)
+    array = values if hasattr(values, "dtype") else jnp.asarray(values, float)
     if jnp.iscomplexobj(array):
         raise TypeError(
             "a Mean takes real values and weights, got complex ones; take jnp.abs of "
             "them, or a Mean of each part."
         )
     wide = jnp.issubdtype(array.dtype, jnp.floating) and array.dtype.itemsize >= 4
-    return array if wide else array.astype(jnp.float32)
+    # At once: on the way through JAX' integers those of NumPy would lose upper bits.
+    return jnp.asarray(array, None if wide else jnp.float32)

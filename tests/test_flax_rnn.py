@@ -190,6 +190,24 @@ def test_linen_is_a_loop_over_steps(reverse):
         assert_close(jax.tree.map(lambda x, row=row: x[row], carry), one)
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.uint32, np.int64])
+def test_lengths_of_any_integers_are_those_of_int32(dtype):
+    """A row of length 0 keeps its initial carry: its index is -1, also of unsigned."""
+    inputs = inputs_of(nn.LSTMCell(FEATURES), (3,), time_major=False)
+    lengths = np.array([TIME, 0, 2], dtype)
+    layer = jaxrnn.RNN(jaxrnn.lstm, features=FEATURES, return_carry=True)
+    apply = functools.partial(layer.apply, variables_of(layer, inputs), inputs)
+    options = {"in_features": IN_FEATURES, "features": FEATURES, "rngs": nnx.Rngs(0)}
+    of_nnx = jaxrnn.nnx.RNN(jaxrnn.lstm, return_carry=True, **options)
+    for run in (apply, functools.partial(of_nnx, inputs)):
+        for order in ({}, {"reverse": True, "keep_order": True}):
+            want = run(seq_lengths=jnp.asarray(lengths, jnp.int32), **order)
+            assert not np.any(want[0].hidden[1])
+            jax.tree.map(
+                np.testing.assert_array_equal, run(seq_lengths=lengths, **order), want
+            )
+
+
 @pytest.mark.parametrize(
     ("shared", "merge", "call"),
     [
@@ -545,3 +563,29 @@ def test_nnx_keys_of_the_carry():
             rnn(cell, rngs=rngs)(inputs, **call) for rnn in (jaxrnn.nnx.RNN, nnx.RNN)
         )
         assert_close(found, want)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_mask_is_that_of_the_layers(reverse):
+    """Holes and rows without a step, in both families; of one feature axis."""
+    mask = np.array([[1, 0, 1, 1, 0], [0, 0, 0, 0, 0], [0, 1, 1, 0, 1]], bool)
+    inputs = inputs_of(nn.LSTMCell(FEATURES), (3,), time_major=False)
+    options = {"return_carry": True, "reverse": reverse, "keep_order": True}
+    layer = jaxrnn.LSTM(FEATURES, return_sequences=True, **options)
+    rnn = jaxrnn.RNN(jaxrnn.lstm, features=FEATURES, **options)
+    variables = variables_of(rnn, inputs)
+    want = layer.apply(variables, inputs, mask=mask)
+    assert_close(rnn.apply(variables, inputs, mask=mask), want)
+    sizes = {"in_features": IN_FEATURES, "features": FEATURES, "rngs": nnx.Rngs(0)}
+    of_nnx = jaxrnn.nnx.RNN(jaxrnn.lstm, **sizes, **options)
+    for name, value in variables["params"].items():
+        setattr(of_nnx, name, nnx.Param(value))
+    assert_close(of_nnx(inputs, mask=mask), want)
+    call = {"mask": mask, "seq_lengths": LENGTHS}
+    with pytest.raises(ValueError, match="one of mask, lengths and seq_lengths"):
+        rnn.apply(variables, inputs, **call)
+    cell = SIMPLE_CELLS["ConvLSTMCell"]
+    images = inputs_of(cell, (3,), time_major=False)
+    with pytest.raises(ValueError, match=r"one feature axis, got .* give seq_lengths"):
+        jaxrnn.RNN(cell).init(jax.random.key(0), images, mask=mask)
+    jaxrnn.RNN(cell).init(jax.random.key(0), images, seq_lengths=LENGTHS)

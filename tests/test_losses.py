@@ -1,8 +1,9 @@
-"""Do losses refuse shapes that would be compared each with each?
+"""Do losses refuse what would be compared each with each, and take narrow dtypes?
 
 Their numbers are compared with Keras' in test_keras.py and train/test_keras_fit.py.
 """
 
+import jax
 import jax.numpy as jnp
 import keras
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from keras_oracle import keras_rules
 
 import jaxrnn
+from jaxrnn.losses.weights import in_float32
 
 
 @pytest.mark.parametrize(
@@ -102,3 +104,46 @@ def test_a_nan_predicts_nothing(label):
     labels = jnp.full(3, label)
     assert jaxrnn.losses.binary_accuracy(p, labels)[0] == 0
     assert jaxrnn.losses.binary_accuracy(p, labels).sum() == 1
+
+
+@pytest.mark.parametrize(
+    ("dtype", "classes"),
+    [(np.uint8, 256), (np.uint8, 300), (np.int8, 128), (np.int16, 300), (np.uint32, 9)],
+)
+def test_labels_of_any_integers_are_those_of_int32(dtype, classes, untyped):
+    """Every label that the dtype holds: a model of bytes has 256 classes."""
+    labels = np.arange(min(classes, np.iinfo(dtype).max + 1))
+    logits = jax.random.normal(jax.random.key(0), (len(labels), classes))
+    logits = logits.at[-1, -1].set(9.0)  # one is right where its class is the last
+    want, means = jaxrnn.classification_loss(logits, jnp.asarray(labels, jnp.int32))
+    assert np.isfinite(want)
+    loss_fn = untyped(jaxrnn.classification_loss)  # of NumPy too
+    for narrow in (labels.astype(dtype), jnp.asarray(labels, dtype)):
+        assert loss_fn(logits, narrow) == (want, means)
+        assert np.isnan(loss_fn(logits[:, :5], narrow)[0])
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_half_precision_is_computed_in_float32(dtype):
+    """The losses of the very same predictions, the sure and the far ones too."""
+    p = jax.nn.sigmoid(jnp.array([7.5, -20.0, 0.3, 20.0], dtype))
+    far = jnp.array([300.0, -300.0, 0.5, 60000.0], dtype)
+    labels = jnp.array([1.0, 0.0, 1.0, 1.0], dtype)
+    cases = [
+        (jaxrnn.binary_classification_loss, p, labels),
+        (jaxrnn.multi_label_loss, far[:, None], labels[:, None]),
+        (jaxrnn.squared_error_loss, far, labels),
+        (
+            jaxrnn.classification_loss,
+            jnp.stack([-far, far], 1),
+            jnp.array([1, 0, 1, 0]),
+        ),
+    ]
+    for loss_fn, predictions, targets in cases:
+        with_gradient = jax.value_and_grad(loss_fn, has_aux=True)
+        (loss, _), gradient = with_gradient(predictions, targets)
+        wide = [in_float32(x) for x in (predictions, targets)]
+        if loss_fn is jaxrnn.classification_loss:
+            wide[1] = targets
+        assert loss == loss_fn(*wide)[0]
+        assert np.isfinite([loss, *gradient.ravel()[:3]]).all()

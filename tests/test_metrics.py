@@ -102,3 +102,10 @@ def test_weight_0_of_a_nan_has_a_gradient_of_its_own():
         jnp.array([1.0, 0.0, 1.0])
     )
     assert np.isfinite(gradient).all()
+
+
+def test_integers_of_numpy_are_not_cut_to_32_bits():
+    values, weight = np.array([2**40, 3, 0]), np.array([1, 1, 2**33])
+    np.testing.assert_allclose(jaxrnn.Mean.of(values).value, values.mean(), rtol=1e-6)
+    want = np.average(values, weights=weight)
+    np.testing.assert_allclose(jaxrnn.Mean.of(values, weight).value, want, rtol=1e-6)

@@ -255,3 +255,25 @@ def test_rates_that_do_not_fit_the_carry():
         ValueError, match=r"structure of the carry of gru, .* LSTMCarry"
     ):
         jaxrnn.rnn(cell, params, inputs)
+
+
+@pytest.mark.parametrize("number", [np.float32, np.float64, jnp.float32], ids=str)
+def test_rates_of_any_kind_are_those_of_float(number, untyped):
+    """The same cell for equal settings; NumPy's dtype would become the masks'."""
+
+    def made(rate):
+        pair = jaxrnn.LSTMCarry(rate, 0.5)
+        cells = [jaxrnn.zoneout_cell(jaxrnn.lstm, one) for one in (rate, pair)]
+        cells.append(jaxrnn.dropout_cell(jaxrnn.gru, rate, recurrent_rate=rate))
+        layer = jaxrnn.LSTM(3, dropout=rate, zoneout=rate, dtype=jnp.bfloat16)
+        layer = jaxrnn.Stacked(layer, num_layers=2, dropout=rate)
+        inputs = jnp.ones((2, 4, 3), jnp.bfloat16)
+        variables = layer.init(jax.random.key(0), inputs)
+        rngs = {"dropout": jax.random.key(1)}
+        return cells, layer.apply(variables, inputs, deterministic=False, rngs=rngs)
+
+    cells, outputs = untyped(made)(number(0.25))
+    of_float, want = made(0.25)
+    for cell, other in zip(cells, of_float, strict=True):
+        assert cell is other
+    np.testing.assert_array_equal(outputs, want)

@@ -300,7 +300,8 @@ def test_lengths_to_mask():
 
 SHARDED = """
 import jax, numpy as np
-import jaxrnn
+import jaxrnn, jaxrnn.nnx
+from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 few = jax.random.normal(jax.random.key(1), (7, 6, 3))
@@ -345,15 +346,37 @@ def check(axis_type, cell, solver, inputs, mask, resets=None, in_shard_map=False
 assert len(jax.devices()) == 2
 scan, hoisted = jaxrnn.Scan(), jaxrnn.HoistedScan(chunk=4)
 noisy = jaxrnn.dropout_cell(jaxrnn.gru, rate=0.3, recurrent_rate=0.2)
+zoned = jaxrnn.zoneout_cell(noisy, 0.2)
 for cell in (jaxrnn.simple_rnn, jaxrnn.lstm):
     check(AxisType.Auto, cell, hoisted, few, some)
 check(AxisType.Auto, jaxrnn.simple_rnn, None, many, None)
 check(AxisType.Auto, jaxrnn.lstm, scan, few, some)
 for cell, solver in (
-    (jaxrnn.simple_rnn, hoisted), (jaxrnn.lstm, scan), (noisy, hoisted)
+    (jaxrnn.simple_rnn, hoisted), (jaxrnn.lstm, scan), (noisy, hoisted), (zoned, scan)
 ):
     check(AxisType.Explicit, cell, solver, few, some, resets)
 check(AxisType.Explicit, jaxrnn.simple_rnn, None, many, None)
+
+# Dropout between layers: Flax chooses by a mask that each device has as a whole.
+mesh = jax.make_mesh((2,), ("batch",), axis_types=(AxisType.Explicit,))
+rows = few.swapaxes(0, 1)
+divided = jax.device_put(rows, NamedSharding(mesh, P("batch")))
+stack = jaxrnn.Stacked(jaxrnn.GRU(4), num_layers=2, dropout=0.5)
+variables = stack.init(jax.random.key(0), rows)
+
+def linen(inputs):
+    rngs = {"dropout": jax.random.key(1)}
+    return stack.apply(variables, inputs, deterministic=False, rngs=rngs)
+
+def of_nnx(inputs):
+    rngs = nnx.Rngs(0)
+    stack = [jaxrnn.nnx.GRU(size, 4, rngs=rngs) for size in (3, 4)]
+    layer = jaxrnn.nnx.Stacked(stack, dropout=0.5, rngs=rngs)
+    return layer(inputs, deterministic=False)
+
+for run in (linen, of_nnx):
+    assert jax.typeof(run(divided)).sharding.spec[0] == "batch"
+    np.testing.assert_allclose(run(divided), run(rows), atol=1e-6)
 for cell, solver in (
     (jaxrnn.simple_rnn, None),
     (jaxrnn.lstm, hoisted),

@@ -160,3 +160,13 @@ def test_regularizers_of_float64(x64):
     double = jax.tree.map(lambda x: x.astype(jnp.float64), PARAMS)
     found = penalty(double, {"kernel": l2(0.1)})
     np.testing.assert_allclose(found, 0.9, rtol=1e-15)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_half_precision_is_summed_in_float32(dtype):
+    """Its squares are beyond float16."""
+    half = jnp.asarray(MATRIX, dtype) * 300
+    for name, (regularizer, _) in PAIRS.items():
+        found = regularizer(half)
+        assert found == regularizer(half.astype(jnp.float32)), name
+        assert np.isfinite(found)

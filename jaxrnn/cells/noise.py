@@ -60,7 +60,8 @@ def dropout_cell(cell: Cell, rate: float = 0.0, *, recurrent_rate: float = 0.0) 
             f"has none, got {recurrent_rate}; write rate for the inputs, or "
             "zoneout_cell."
         )
-    return _dropout(cell, rate, recurrent_rate)
+    # NumPy's numbers have a dtype, to which the masks would be promoted.
+    return _dropout(cell, float(rate), float(recurrent_rate))
 
 
 def check_rate(name: str, rate: float) -> None:
@@ -176,7 +177,7 @@ def zoneout_cell(cell: Cell, rate: Any) -> Cell:
     check_cell(cell)
     for one in jax.tree.leaves(rate):
         check_rate("rate", one)
-    return _zoneout(cell, rate)
+    return _zoneout(cell, jax.tree.map(float, rate))
 
 
 @functools.lru_cache(maxsize=256, typed=True)  # a pair equals an LSTMCarry
@@ -184,7 +185,7 @@ def _zoneout(cell: Cell, rate: Any) -> Cell:
     def rates(carry: Carry) -> Any:
         if jax.tree.structure(rate) == jax.tree.structure(carry):
             return rate
-        if isinstance(rate, float | int):
+        if isinstance(rate, float):
             return jax.tree.map(lambda leaf: rate, carry)
         raise ValueError(
             f"the rates of zoneout must be one number or have the structure of the "

@@ -275,7 +275,7 @@ def num_batches(examples: int, batch_size: int) -> int:
     """
     for name, size in (("examples", examples), ("batch_size", batch_size)):
         check_count(name, size)
-    return -(-examples // batch_size)
+    return -(-int(examples) // int(batch_size))  # -np.uint8(1) is 255
 
 
 def batches(
@@ -332,7 +332,7 @@ def cut_order(order: Any, batch_size: int) -> tuple[Any, Any]:
     """
     xp = order.__array_namespace__()
     examples = order.shape[0]
-    batches = num_batches(examples, batch_size)
+    batches, batch_size = num_batches(examples, batch_size), int(batch_size)
     filler = xp.broadcast_to(order[:1], (batches * batch_size - examples,))
     rows = xp.concat([order, filler]).reshape(batches, batch_size)
     valid = (xp.arange(batches * batch_size) < examples).astype("float32")
@@ -398,7 +398,7 @@ def streams(sequence: Shaped[np.ndarray, "length ..."], batch_size: int) -> Data
         )
     check_integers("sequence", sequence)
     length, *rest = sequence.shape
-    time = num_batches(length - 1, batch_size)
+    time, batch_size = num_batches(length - 1, batch_size), int(batch_size)
     filler = batch_size * time - (length - 1)
 
     def fold(values: np.ndarray) -> np.ndarray:

@@ -32,7 +32,7 @@ def buckets(
     boundaries: Sequence[int],
     *,
     padding: str = "pre",
-    sample_weight: Float[np.ndarray, " examples"] | None = None,
+    sample_weight: Float[np.ndarray, " examples"] | Sequence[float] | None = None,
 ) -> list[Dataset]:
     """One padded dataset for the rows up to each length; `mask` says what is a step.
 
@@ -51,8 +51,9 @@ def buckets(
     Raises:
       TypeError: boundaries that are no whole numbers.
       ValueError: no rows; boundaries that do not rise, or are below 1; a row that is
-        longer than the last boundary; rows that differ in their features; targets that
-        are not one per row, or of other lengths; integers that do not fit into 32 bits.
+        longer than the last boundary; rows that differ in their features; targets or
+        weights that are not one per row, or targets of other lengths; integers that do
+        not fit into 32 bits.
 
     Example:
       >>> rows = [np.array([7]), np.array([5, 6, 7]), np.array([8, 9])]
@@ -66,9 +67,10 @@ def buckets(
         raise ValueError(f"padding must be 'pre' or 'post', got {padding!r}.")
     for width in boundaries:
         check_count("a boundary", width)
+    boundaries = [int(width) for width in boundaries]  # bytes less bytes wrap around
     if len(boundaries) == 0 or any(np.diff(boundaries) <= 0):
         raise ValueError(
-            f"boundaries must rise, one or more of them, got {list(boundaries)}; "
+            f"boundaries must rise, one or more of them, got {boundaries}; "
             "sorted(set(boundaries)) puts them in order."
         )
     rows = [np.asarray(row) for row in rows]
@@ -90,6 +92,13 @@ def buckets(
     if by_step:
         _check_rows("targets", targets)
         _check_lengths(lengths, targets)
+    if sample_weight is not None:
+        sample_weight = np.asarray(sample_weight)
+        if sample_weight.shape != (len(rows),):
+            raise ValueError(
+                f"sample_weight must be one number per row, {len(rows)}, got shape "
+                f"{sample_weight.shape}; a row that is not to count weighs 0."
+            )
 
     def padded(rows: Rows, chosen: np.ndarray, width: int) -> np.ndarray:
         return pad_rows([rows[row] for row in chosen], width, padding=padding)

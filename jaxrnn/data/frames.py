@@ -25,8 +25,9 @@ def series_of(
       frame: of pandas or Polars, or whatever has `frame[column].to_numpy()`; one row a
         step.
       columns: those of the series, in this order.
-      time: column of the times, which must rise by equal steps, or by calendar months
-        (first or last day of each, say); None takes the rows as they come.
+      time: column of the times, which must rise by equal steps (to a millionth of one,
+        for times are rounded), or by calendar months (first or last day of each, say);
+        None takes the rows as they come.
 
     Raises:
       TypeError: a column that is not of real numbers, times that are no numbers or
@@ -93,8 +94,7 @@ def _check_times(name: str, times: np.ndarray) -> None:
         f"column {name!r} must have a time in every row",
         "frame.dropna() leaves rows out",
     )
-    steps = np.diff(times)
-    falling = np.flatnonzero(steps <= np.zeros((), steps.dtype))
+    falling = np.flatnonzero(times[1:] <= times[:-1])
     if len(falling):
         row = falling[0].item()
         raise ValueError(
@@ -102,9 +102,9 @@ def _check_times(name: str, times: np.ndarray) -> None:
             f"{row + 1} of {name!r}; frame.sort_values({name!r}), and "
             ".drop_duplicates where a time stands twice."
         )
-    if not (_is_regular(steps) or _is_monthly(times)):
-        usual = np.median(steps.astype(np.int64) if steps.dtype.kind == "m" else steps)
-        odd = np.flatnonzero(np.abs(steps.astype(float) - usual) > 1e-6 * usual)
+    steps = _steps(times)
+    odd = _odd(steps)
+    if len(odd) and not _is_monthly(times):
         row = odd[0].item()
         raise ValueError(
             f"times must rise by equal steps, got {steps[row]} before row {row + 1} of "
@@ -114,10 +114,18 @@ def _check_times(name: str, times: np.ndarray) -> None:
         )
 
 
-def _is_regular(steps: np.ndarray) -> bool:
-    if steps.dtype.kind == "f":
-        return bool(np.allclose(steps, steps[:1], rtol=1e-6, atol=0))
-    return bool((steps == steps[:1]).all())
+def _steps(times: np.ndarray) -> np.ndarray:
+    """Those of rising times, which may be further apart than their dtype says."""
+    if times.dtype.kind in "iu":
+        return np.diff(times.astype(np.uint64))  # right modulo 2**64, also below 0
+    return np.diff(times.astype(np.float64) if times.dtype.kind == "f" else times)
+
+
+def _odd(steps: np.ndarray) -> np.ndarray:
+    """Where steps differ from the usual one by more than times are rounded."""
+    sizes = steps.astype(np.int64) if steps.dtype.kind == "m" else steps
+    usual = np.median(sizes) if len(sizes) else 0.0
+    return np.flatnonzero(np.abs(sizes.astype(np.float64) - usual) > 1e-6 * usual)
 
 
 def _is_monthly(times: np.ndarray) -> bool:
@@ -127,6 +135,6 @@ def _is_monthly(times: np.ndarray) -> bool:
     for moments in (times, times + np.timedelta64(1, "D")):
         months = moments.astype("datetime64[M]")
         since = (moments - months).astype("timedelta64[s]")
-        if _is_regular(np.diff(months)) and (since == since[:1]).all():
+        if not len(_odd(np.diff(months))) and (since == since[:1]).all():
             return True
     return False

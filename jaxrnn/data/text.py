@@ -4,6 +4,7 @@
 of its steps are padding. `Tokenizer` makes the ids.
 """
 
+import operator
 from collections.abc import Sequence
 
 import numpy as np
@@ -50,6 +51,7 @@ def pad_sequences(
             f"max_length must be at least 1, got {max_length}; "
             "None takes the length of the longest row."
         )
+    max_length = operator.index(max_length)  # -np.uint8(2) is 254
     if np.asarray(value).shape != () or np.asarray(value).dtype.kind not in "iu":
         raise TypeError(f"value must be one integer, got {value!r}.")
     _check_int32("value", np.asarray(value))

@@ -75,6 +75,7 @@ def windows(
     ahead = 1 if horizon is None else horizon
     for name, size in (("width", width), ("horizon", ahead), ("stride", stride)):
         check_count(name, size)
+    width, ahead, stride = map(int, (width, ahead, stride))  # -np.uint8(1) is 255
     several = as_several(series)
     rows = _static_rows(static, len(several))
     of_all = []

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from jaxrnn.cells.ops import explicit_sharding
 from jaxrnn.layers.options import CallOptions
 from jaxrnn.layers.run import Ran, Runs
 from jaxrnn.solvers.base import Steps
@@ -203,6 +204,17 @@ def run_stack(
         carry=tuple(ran.carry for ran in all_ran),
         carries=tuple(ran.carries for ran in all_ran),
     )
+
+
+def dropped(drop: Callable[[Array], Array], outputs: Array) -> Array:
+    """What a Dropout of Flax leaves of outputs, on a mesh with explicit axes too.
+
+    Its mask is whole on every device. To choose by it, as Flax does, takes one that is
+    divided as the outputs are; to multiply does not.
+    """
+    if explicit_sharding(outputs) is None:
+        return drop(outputs)
+    return outputs * drop(jnp.ones(outputs.shape, outputs.dtype))
 
 
 def step_stack(

@@ -12,7 +12,7 @@ from jaxtyping import Array
 from jaxrnn.cells.base import Carry, Cell, Params, check_cell, check_size
 from jaxrnn.checks import check_lengths
 from jaxrnn.layers.options import CallOptions
-from jaxrnn.layers.run import Ran
+from jaxrnn.layers.run import Ran, to_result, to_steps
 from jaxrnn.recurrence import rnn_carries
 from jaxrnn.solvers.base import Solver, Steps, flip, hold, restart
 
@@ -99,10 +99,30 @@ def call_as_flax(
     loop: Loop,
     inputs: Array,
     initial_carry: Carry | None,
-    seq_lengths: Array | None,
+    seq_lengths: Any,
     options: CallOptions,
+    mask: Any,
 ) -> Any:
-    """Flax' rules of order, padding and axes around a loop over the leading axis."""
+    """Flax' rules of order, padding and axes around a loop over the leading axis.
+
+    With a mask, which Flax has not, they are our own.
+    """
+    if mask is not None:
+        if loop.feature_axes != 1:
+            raise ValueError(
+                "a mask is for a cell with one feature axis, got one with "
+                f"{loop.feature_axes}; give seq_lengths."
+            )
+        steps = to_steps(
+            inputs,
+            mask=mask,
+            lengths=None,
+            seq_lengths=seq_lengths,
+            resets=None,
+            time_major=options.time_major,
+        )
+        ran = run_as_layer(loop, steps, initial_carry, reverse=options.reverse)
+        return to_result(ran, options)
     time_axis = 0 if options.time_major else inputs.ndim - (loop.feature_axes + 1)
     batch_axes = inputs.ndim - (loop.feature_axes + 1)
 
@@ -126,7 +146,7 @@ def call_as_flax(
                 f"{np.shape(seq_lengths)}."
             )
         check_lengths(seq_lengths, inputs.shape[0])
-        seq_lengths = jnp.asarray(seq_lengths)
+        seq_lengths = jnp.asarray(seq_lengths).astype(int)  # 0 - 1 wraps if unsigned
     if initial_carry is None:
         initial_carry = loop.start(inputs.shape[1:])
     if inputs.shape[0] == 0:

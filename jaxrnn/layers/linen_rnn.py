@@ -30,8 +30,8 @@ class RNN(nn.Module):
     `cell` is a Flax cell or one of jaxrnn. In new code the layers (`LSTM`, ...) say
     more: masks of any pattern, resets, dropout; this one is for code that has
     `flax.linen.RNN` in it. As there, outputs beyond `seq_lengths` are what the cell
-    gives for the padding. Inside of a `Bidirectional` or `Stacked` it follows their
-    rules: any mask, resets, zeros at masked steps.
+    gives for the padding. With a `mask`, or inside of a `Bidirectional` or `Stacked`,
+    it follows our own rules: any mask, resets, zeros at masked steps.
 
     Two things differ, where Flax is wrong: a row of length 0 returns its initial
     carry (Flax: the carry of the last step), and the carry has the cell's `dtype`
@@ -128,6 +128,7 @@ class RNN(nn.Module):
         time_major: bool | None = None,
         reverse: bool | None = None,
         keep_order: bool | None = None,
+        mask: Any = None,
     ) -> Any:
         """Runs the cell; the arguments given here go before the attributes.
 
@@ -140,12 +141,16 @@ class RNN(nn.Module):
           time_major: the time axis is the first one.
           reverse: process from the last valid step to the first.
           keep_order: return the outputs of a reversed run in input order.
+          mask: (*batch, time), True = valid, any pattern, in place of seq_lengths; the
+            rules are then those of `jaxrnn.LSTM`: the carry is held at masked steps,
+            and outputs are zeros.
 
         Raises:
           TypeError: seq_lengths that are not integers; an initial carry whose dtype the
             cell does not keep.
           ValueError: seq_lengths of another shape than (*batch,), or outside of
-            [0, time] where they are known.
+            [0, time] where they are known; a mask that does not fit, or beside
+            seq_lengths.
         """
         options = self.call_options.changed(
             return_carry=return_carry,
@@ -154,7 +159,7 @@ class RNN(nn.Module):
             keep_order=keep_order,
         )
         loop = self._loop(inputs.shape[-1], init_key)
-        return call_as_flax(loop, inputs, initial_carry, seq_lengths, options)
+        return call_as_flax(loop, inputs, initial_carry, seq_lengths, options, mask)
 
     def run(
         self,

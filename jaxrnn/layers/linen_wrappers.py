@@ -17,6 +17,7 @@ from jaxrnn.layers.combine import (
     check_separate,
     check_stack,
     concatenate,
+    dropped,
     listed,
     over_time,
     run_both,
@@ -158,6 +159,7 @@ class Stacked(Layer):
 
     def __post_init__(self) -> None:
         check_rate("dropout", self.dropout)
+        self.dropout = float(self.dropout)  # NumPy's would be an array's dtype
         layers = listed(self.layers, self.num_layers)
         check_layers(layers)
         layers += [
@@ -186,13 +188,14 @@ class Stacked(Layer):
         reverse: bool = False,
         deterministic: bool = True,
     ) -> Ran:
+        drop = nn.Dropout(self.dropout, deterministic=deterministic)
         return run_stack(
             self.layers,
             steps,
             initial_carry,
             reverse=reverse,
             deterministic=deterministic,
-            between=nn.Dropout(self.dropout, deterministic=deterministic),
+            between=lambda outputs: dropped(drop, outputs),
         )
 
     def initial_carry(self, batch_shape: tuple[int, ...] = ()) -> tuple[Carry, ...]:

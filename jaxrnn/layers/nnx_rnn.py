@@ -151,6 +151,7 @@ class RNN(nnx.Module):
         time_major: bool | None = None,
         reverse: bool | None = None,
         keep_order: bool | None = None,
+        mask: Any = None,
         rngs: nnx.Rngs | nnx.RngStream | None = None,
     ) -> Any:
         """Runs the cell; the arguments are those of `jaxrnn.RNN`."""
@@ -161,7 +162,7 @@ class RNN(nnx.Module):
             keep_order=keep_order,
         )
         loop = self._loop(rngs)
-        return call_as_flax(loop, inputs, initial_carry, seq_lengths, options)
+        return call_as_flax(loop, inputs, initial_carry, seq_lengths, options, mask)
 
     def run(
         self,

@@ -17,6 +17,7 @@ from jaxrnn.layers.combine import (
     check_separate,
     check_stack,
     concatenate,
+    dropped,
     listed,
     over_time,
     run_both,
@@ -195,7 +196,7 @@ class Stacked(Layer):
         for index, layer in enumerate(stack):
             setattr(self, f"layers_{index}", layer)
         self.num_layers = len(stack)
-        self.drop = nnx.Dropout(dropout, rngs=rngs)
+        self.drop = nnx.Dropout(float(dropout), rngs=rngs)
 
     @property
     def layers(self) -> list[Any]:
@@ -240,7 +241,7 @@ class Stacked(Layer):
             initial_carry,
             reverse=reverse,
             deterministic=deterministic,
-            between=drop,
+            between=lambda outputs: dropped(drop, outputs),
         )
 
     def initial_carry(self, batch_shape: tuple[int, ...] = ()) -> tuple[Carry, ...]:

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jaxrnn.losses.weights import check_same_shape, weight_of_steps
+from jaxrnn.losses.weights import check_same_shape, in_float32, weight_of_steps
 from jaxrnn.metrics import Mean
 
 
@@ -36,6 +36,8 @@ def binary_cross_entropy(
       [0.6931471824645996, 15.942384719848633]
     """
     check_same_shape("probabilities", probabilities, "labels", labels)
+    # In half precision 1 - epsilon is 1, and 0 log 0 is NaN.
+    probabilities, labels = in_float32(probabilities), in_float32(labels)
     p = jnp.clip(probabilities, epsilon, 1 - epsilon)
     p = jnp.where(jnp.abs(probabilities - 0.5) > 0.501, jnp.nan, p)
     return -(labels * jnp.log(p) + (1 - labels) * jnp.log(1 - p))

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Shaped
 
-from jaxrnn.losses.weights import check_same_shape, weight_of_steps
+from jaxrnn.losses.weights import check_same_shape, in_float32, weight_of_steps
 from jaxrnn.metrics import Mean
 
 
@@ -63,8 +63,11 @@ def classification_loss(
             f"labels must have the shape of logits {logits.shape} without its last "
             f"axis, the classes, got {labels.shape}; {way_out}."
         )
+    # JAX compares in the dtype of the labels, where 256 is 0 as an uint8.
+    last = min(classes - 1, jnp.iinfo(labels.dtype).max)
+    exists = (labels >= 0) & (labels <= last)  # Optax counts -1 from the end
+    logits, labels = in_float32(logits), labels.astype(jnp.int32)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    exists = (labels >= 0) & (labels < classes)  # Optax counts -1 from the end
     losses = jnp.where(exists, losses, jnp.nan)
     right = jnp.argmax(logits, axis=-1) == labels
     return _loss_and_accuracy(losses, right, weight_of_steps(sample_weight, mask))
@@ -104,6 +107,7 @@ def multi_label_loss(
       (0.7936, 0.6667)
     """
     check_same_shape("logits", logits, "labels", labels)
+    logits, labels = in_float32(logits), in_float32(labels)
     losses = optax.sigmoid_binary_cross_entropy(logits, labels)
     right = (logits > 0).astype(labels.dtype) == labels
     return _loss_and_accuracy(losses, right, weight_of_steps(sample_weight, mask))

@@ -2,7 +2,7 @@
 
 from jaxtyping import Array, Bool, Float
 
-from jaxrnn.losses.weights import check_same_shape, weight_of_steps
+from jaxrnn.losses.weights import check_same_shape, in_float32, weight_of_steps
 from jaxrnn.metrics import Mean
 
 
@@ -36,6 +36,7 @@ def squared_error_loss(
       2.0
     """
     check_same_shape("predictions", predictions, "targets", targets)
-    error = (predictions - targets) ** 2
+    # Squares of half precision overflow from 256 on, differences of bytes wrap around.
+    error = (in_float32(predictions) - in_float32(targets)) ** 2
     loss = Mean.of(error, weight_of_steps(sample_weight, mask))
     return loss.value, {"loss": loss}

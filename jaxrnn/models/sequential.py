@@ -2,14 +2,17 @@
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
 from jaxrnn.cells.base import AnyArray
 from jaxrnn.layers.linen import Embed, Layer
-from jaxrnn.layers.linen_wrappers import adopted
+from jaxrnn.layers.linen_rnn import RNN
+from jaxrnn.layers.linen_wrappers import TimeDistributed, adopted
 
 
 def flatten(values: Array) -> Array:
@@ -33,22 +36,40 @@ def is_reserved(name: str) -> bool:
     return name in taken or re.fullmatch(r"layers_\d+", name) is not None
 
 
+class Handed(NamedTuple):
+    """What one layer hands on to the next.
+
+    Attributes:
+      values: what it returned.
+      mask: (batch, time), True = a step of `values` that is valid.
+      last_only: the layer that returned its last output alone, if one did.
+      axes: how many these values had: with no more, there are no steps to read.
+    """
+
+    values: Any
+    mask: Any
+    last_only: str | None = None
+    axes: int = 0
+
+
 class Sequential(nn.Module):
     """Layer after layer, with the mask handed on as Keras does: its Sequential.
 
     An `Embed` with `mask_zero` makes a mask. Recurrent layers skip the steps that it
     marks, and hand it on if they return sequences; whatever keeps the time axis hands
-    it on too. As in Keras, the mask of a layer with `keep_order=False` is not reversed
-    with its outputs.
+    it on too, an inner `Sequential` and a `TimeDistributed` as well: above one that
+    reads the words of every sentence, (batch, sentences, words), a sentence is valid
+    where any of its words is. As in Keras, the mask of a layer with `keep_order=False`
+    is not reversed with its outputs.
 
     The parameters of a layer stand under its `name`, or under `layer_0`, `layer_1` and
     so on. Functions are layers without parameters: leave out the last one,
     `Sequential(model.layers[:-1])`, to get logits with the same parameters.
 
     Attributes:
-      layers: `Embed`, recurrent layers of jaxrnn, `flax.linen.Dense`, `Dropout` and
-        other modules of one argument, and functions such as `jax.nn.relu` or
-        `jaxrnn.models.flatten`.
+      layers: `Embed`, recurrent layers of jaxrnn, `RNN`, `TimeDistributed`, another
+        `Sequential`, `flax.linen.Dense`, `Dropout` and other modules of one argument,
+        and functions such as `jax.nn.relu` or `jaxrnn.models.flatten`.
       names: of the layers; None takes the names that they have.
 
     Raises:
@@ -103,12 +124,11 @@ class Sequential(nn.Module):
         pairs = zip(self.names or (), self.layers, strict=True)
         return tuple(name for name, layer in pairs if isinstance(layer, nn.Module))
 
-    @nn.compact
     def __call__(
         self,
         inputs: AnyArray,
         *,
-        mask: Bool[AnyArray, "batch time"] | None = None,
+        mask: Bool[AnyArray, "batch time ..."] | None = None,
         deterministic: bool | None = None,
     ) -> Any:
         """Returns what the last layer returns.
@@ -122,35 +142,59 @@ class Sequential(nn.Module):
 
         Raises:
           TypeError, ValueError: as the layers do; a recurrent layer after one that
-            returned its last output alone, whose batch it would take for time.
+            returned its last output alone, whose batch it would take for time, or
+            after a `Bidirectional` that returned a pair; a layer of Flax that reads
+            the steps and takes no mask, where there is one.
         """
-        values, last_only, axes = inputs, None, 0
+        return self._run(Handed(inputs, mask), deterministic).values
+
+    @nn.compact
+    def _run(self, handed: Handed, deterministic: bool | None) -> Handed:
         for name, layer in zip(self.names or (), self.layers, strict=True):
             if isinstance(layer, nn.Module) and layer.name != name:
                 layer = layer.clone(parent=self, name=name)
-            if isinstance(layer, Embed):
-                values, own = layer(values), None
-                if layer.mask_zero:
-                    values, own = values
-                mask = own if mask is None else mask
-            elif isinstance(layer, Layer):
-                if last_only is not None and values.ndim <= axes:
-                    raise ValueError(
-                        f"a recurrent layer takes every step, and {last_only!r} before "
-                        f"{name!r} returns its last output alone, of shape "
-                        f"{values.shape}; give it return_sequences=True (Stacked does "
-                        "so by itself)."
-                    )
-                before = values.ndim
-                values = layer(values, mask=mask, deterministic=deterministic)
-                if values.ndim < before:
-                    last_only, axes = name, values.ndim
-            elif isinstance(layer, nn.Dropout):
-                values = layer(values, deterministic=self._is_silent(deterministic))
+            path = "/".join(layer.path) if isinstance(layer, nn.Module) else name
+            handed = self._apply(path, layer, handed, deterministic)
+            handed = handed._replace(mask=_mask_of(handed))
+        return handed
+
+    def _apply(
+        self, name: str, layer: Any, handed: Handed, deterministic: bool | None
+    ) -> Handed:
+        """What one layer hands on, with the mask that it had."""
+        values, mask, *_ = handed
+        if isinstance(layer, Embed):
+            values, own = layer(values), None
+            if layer.mask_zero:
+                values, own = values
+            return handed._replace(values=values, mask=own if mask is None else mask)
+        if isinstance(layer, Sequential):
+            return layer._run(handed, deterministic)
+        if isinstance(layer, Layer | RNN):
+            _check_steps(name, handed)
+            before = values.ndim
+            if isinstance(layer, RNN):
+                values = layer(values, mask=mask)
             else:
-                values = layer(values)
-            mask = mask if values.ndim > 2 else None
-        return values
+                values = layer(values, mask=mask, deterministic=deterministic)
+            after = _axes(values)
+            if after < before:
+                return Handed(values, mask, last_only=name, axes=after)
+        elif isinstance(layer, TimeDistributed):
+            # Keras hands on mask[:, i]; without more axes that says nothing of steps.
+            has_inner = mask is not None and mask.ndim > 2
+            inner = mask if has_inner and _reads_steps(layer.layer) else None
+            if isinstance(layer.layer, nn.Dropout):
+                deterministic = self._is_silent(deterministic)
+            elif not isinstance(layer.layer, nn.Sequential):
+                _check_takes_mask(name, layer.layer, inner)
+            values = layer(values, mask=inner, deterministic=deterministic)
+        elif isinstance(layer, nn.Dropout):
+            values = layer(values, deterministic=self._is_silent(deterministic))
+        else:
+            _check_takes_mask(name, layer, mask)
+            values = layer(values)
+        return handed._replace(values=values)
 
     def _is_silent(self, deterministic: bool | None) -> bool:
         has_key = self.has_rng("dropout") and not self.is_initializing()
@@ -163,13 +207,66 @@ class Sequential(nn.Module):
         return True if deterministic is None else deterministic
 
 
+def _axes(values: Any) -> int:
+    """How many axes values have; of a pair or more, the fewest."""
+    return min(leaf.ndim for leaf in jax.tree.leaves(values))
+
+
+def _mask_of(handed: Handed) -> Any:
+    """The mask for the steps that are left: none, or those with any valid one inside.
+
+    So does Keras, whose recurrent layers skip a step where all of its mask is False.
+    """
+    mask, axes = handed.mask, _axes(handed.values) - 1
+    if mask is None or axes < min(mask.ndim, 2):
+        return None
+    inside = tuple(range(axes, mask.ndim))
+    return jnp.asarray(mask).any(axis=inside) if inside else mask
+
+
+def _check_steps(name: str, handed: Handed) -> None:
+    """Raises where a recurrent layer would read something else than steps."""
+    values, _, last_only, axes = handed
+    if isinstance(values, tuple):
+        raise ValueError(
+            f"a recurrent layer takes one array, and {name!r} was handed a pair, as of "
+            "a Bidirectional with merge=None; give that a function."
+        )
+    if last_only is not None and values.ndim <= axes:
+        raise ValueError(
+            f"a recurrent layer takes every step, and {last_only!r} before {name!r} "
+            f"returns its last output alone, of shape {values.shape}; give it "
+            "return_sequences=True (Stacked does so by itself)."
+        )
+
+
+OF_JAXRNN = Layer | RNN | TimeDistributed | Sequential
+
+
+def _reads_steps(layer: Any) -> bool:
+    """Whether a mask of steps is of account to a module."""
+    if isinstance(layer, nn.Sequential):
+        return any(map(_reads_steps, layer.layers))
+    return isinstance(layer, OF_JAXRNN | nn.RNN | nn.Bidirectional)
+
+
+def _check_takes_mask(name: str, layer: Any, mask: Any) -> None:
+    """Raises where a module of Flax would read the steps that are masked."""
+    if mask is not None and _reads_steps(layer) and not isinstance(layer, OF_JAXRNN):
+        raise ValueError(
+            f"{name!r} must take a mask, and a {type(layer).__name__} of Flax has no "
+            "argument for one; write jaxrnn.RNN, jaxrnn.Bidirectional or "
+            "jaxrnn.Sequential in its place."
+        )
+
+
 def _check_layer(layer: Any) -> None:
     if isinstance(layer, type) or not isinstance(layer, nn.Module | Callable):
         raise TypeError(
             "a layer must be a module, such as jaxrnn.LSTM(32) or flax.linen.Dense(2), "
             f"or a function such as jax.nn.relu, got {layer!r}."
         )
-    if isinstance(layer, Layer):
+    if isinstance(layer, Layer | RNN):
         options = layer.call_options
         if options.return_carry or options.return_all_carries or options.time_major:
             raise ValueError(

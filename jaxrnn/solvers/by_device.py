@@ -46,13 +46,17 @@ def run_by_device(
 
 
 def batch_axes(params: Params, steps: Steps) -> tuple[Any, ...] | None:
-    """The mesh axes of each batch axis, where explicit ones divide nothing else."""
+    """The mesh axes of each batch axis, where explicit ones divide nothing else.
+
+    What stands beside the inputs, the noise of a cell, may be whole on every device.
+    """
     first, *others = map(_spec, jax.tree.leaves(steps.inputs))
     time, *batch, features = first
     kernels = [axis for name in params for axis in _spec(params[name])[-2:]]
     if not any(batch) or any([time, features, *kernels]):
         return None
-    return tuple(batch) if all(spec == first for spec in others) else None
+    fits = all(spec == first or not any(spec) for spec in others)
+    return tuple(batch) if fits else None
 
 
 def devices_of(steps: Steps, axes: tuple[Any, ...]) -> int:

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from jaxrnn import data
 from jaxrnn.data import Dataset, batches, check_dataset, num_batches, split_last
 from jaxrnn.data.batches import as_batch, cut_order
 
@@ -219,3 +220,18 @@ def test_broken_trees(message, change):
 def test_leaf_that_is_no_array():
     with pytest.raises(TypeError, match=re.escape("got float at targets[1]")):
         check_dataset(make_tree()._replace(targets=[np.ones(5), 1.0]))
+
+
+def test_sizes_of_bytes_are_those_of_int(untyped):
+    """The negative of a byte is another byte: a slice to it would end elsewhere."""
+
+    def made(size):
+        dataset = Dataset(np.arange(300), np.arange(300))
+        several = data.windows(np.arange(300), size(200), horizon=size(90))
+        padded = data.pad_sequences([[1, 2, 3], [4]], size(2))
+        parts = data.buckets([np.ones(2), np.ones(7)], np.ones(2), (size(2), size(200)))
+        batch = next(batches(dataset, size(200)))
+        stream = data.streams(np.arange(300), size(200))
+        return several, padded, parts, batch, stream, num_batches(300, size(200))
+
+    jax.tree.map(np.testing.assert_array_equal, untyped(made)(np.uint8), made(int))

@@ -160,3 +160,20 @@ def test_options_of_buckets():
         data.bucket_batches([], 2)
     with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
         data.bucket_batches(data.buckets(ROWS, jnp.zeros(2), (8,)), 0)
+
+
+@pytest.mark.parametrize("weight", [[1, 2], [1, 2, 3, 4], [[1], [2], [3]]])
+def test_a_weight_belongs_to_each_row(weight, untyped):
+    """A list of as many numbers is one; the way out leaves a row out by its weight."""
+    rows = [np.arange(1, 1 + length) for length in (1, 4, 2)]
+    buckets = untyped(data.buckets)
+    with pytest.raises(ValueError, match=r"one number per row, 3, got .*weighs 0"):
+        buckets(rows, np.zeros(3), (2, 4), sample_weight=weight)
+    short, long = buckets(rows, np.zeros(3), (2, 4), sample_weight=[1.0, 0.0, 3.0])
+    assert (short.sample_weight.tolist(), long.sample_weight.tolist()) == ([1, 3], [0])
+
+
+def test_boundaries_of_bytes(untyped):
+    """Which wrap around where one is taken off the other."""
+    with pytest.raises(ValueError, match=r"boundaries must rise, .*got \[6, 3\]"):
+        untyped(data.buckets)([np.ones(2)], np.zeros(1), np.array([6, 3], np.uint8))

@@ -127,3 +127,42 @@ def test_columns_of_other_kinds():
     for columns in ("a", []):
         with pytest.raises(ValueError, match="list of one or more names, got"):
             series_of(frame(), columns)
+
+
+THIRDS = pandas.to_datetime(np.arange(6) * 1_000_000_000 // 3)  # of a second, in ns
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        THIRDS,
+        np.arange(6, dtype=np.uint64) * 2**61,  # the last ones are no int64
+        np.array([-128, -77, -26, 25, 76, 127], np.int8),
+        np.arange(6, dtype=np.float16) * 0.25,
+        np.cumsum(1 + np.array([0, 0, 9, 18, 9, 9]) * 1e-7),
+    ],
+    ids=["thirds", "uint64", "int8", "float16", "rounded"],
+)
+def test_times_of_any_dtype_that_are_regular(times):
+    found = series_of(pandas.DataFrame({"time": times, "a": range(6)}), ["a"])
+    table = {"time": pandas.Series(times), "a": pandas.Series(range(6))}
+    assert series_of(table, ["a"], time="time").tolist() == found.tolist()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint64, np.int8, np.float16])
+def test_times_of_any_dtype_that_are_not_regular(dtype):
+    """As of int64, whose differences are right."""
+    for times in ([30, 20, 10], [10, 30, 30], [10, 20, 40]):
+        messages = set()
+        for of in (np.int64, dtype):
+            table = {
+                "time": pandas.Series(times, dtype=of),
+                "a": pandas.Series([1, 2, 3]),
+            }
+            with pytest.raises(ValueError, match="times must rise") as error:
+                series_of(table, ["a"], time="time")
+            messages.add(str(error.value).replace(".0", ""))
+        assert len(messages) == 1
+    gap = pandas.DataFrame({"time": THIRDS.delete(2), "a": range(5)})
+    with pytest.raises(ValueError, match=r"got 666666667 .* row 2 .* and 1 such of 4"):
+        series_of(gap, ["a"], time="time")
