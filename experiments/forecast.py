@@ -308,7 +308,8 @@ def draw(records: list[dict], forecasts: dict, real, out: pathlib.Path) -> None:
     panels[1].set_title("error by step of the forecast")
     panels[1].set_ylim(top=4 * panels[1].get_ylim()[1])  # room for the legend
     panels[1].yaxis.set_major_formatter("{x:g}")
-    panels[1].yaxis.set_minor_formatter("{x:g}")
+    panels[1].yaxis.get_major_locator().set_params(subs=(1, 2, 5))
+    panels[1].yaxis.minorticks_off()
     panels[1].legend(loc="upper center", ncols=3, fontsize="small")
     report.save_figure(figure, out / "forecast.png")
 

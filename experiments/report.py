@@ -12,7 +12,7 @@ from jaxrnn import files
 BLUE, SKY, GREEN, RED = "#0072B2", "#56B4E9", "#009E73", "#D55E00"
 PINK, ORANGE, GREY, BLACK = "#CC79A7", "#E69F00", "0.55", "0.2"
 COLORS = {
-    "ReLU": SKY,
+    "ReLU": BLACK,
     "SimpleRNN": BLUE,
     "minGRU": PINK,
     "GRU": GREEN,

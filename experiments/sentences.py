@@ -88,7 +88,9 @@ def main(
     ]
     files.write_json_lines(out / "sentences.jsonl", records)
     report.plot_history(
-        history, out / "sentences.png", title=f"four sentences, {seeds} seeds"
+        history,
+        out / "sentences.png",
+        title=f"four sentences: mean and range of {seeds} seeds",
     )
     rows = [
         {

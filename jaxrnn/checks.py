@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from jaxrnn.cells.base import Carry, Cell, Params, param_names
+from jaxrnn.cells.base import Carry, Cell, Params, check_cell, param_names, specs_of
 from jaxrnn.solvers.base import Steps
 
 
@@ -25,6 +25,7 @@ def checked(
       check: `check_rnn` or `check_step`.
       cell, params, steps, carry: as `rnn` takes them.
     """
+    check_cell(cell)
     arrays, structure = jax.tree.flatten((dict(params), steps, carry))
     kinds = tuple([_kind(array) for array in arrays])
     if any(isinstance(array, jax.core.Tracer) for array in arrays):
@@ -103,8 +104,16 @@ def _check_params(cell: Cell, params: Params, in_features: int) -> int:
             "init_params(cell, ...) makes them for a cell with the same settings."
         )
     carry = jax.eval_shape(lambda p: cell.initial_carry(p, ()), params)
-    features = jax.tree.leaves(carry)[-1].shape[-1]
-    for name, spec in cell.param_specs(in_features, features).items():
+    leaves = jax.tree.leaves(carry)
+    if not leaves or not leaves[-1].ndim:
+        raise TypeError(
+            "Cell.initial_carry must return arrays (*batch, features), of which the "
+            f"last is features wide, that of {cell.name} returned {_written(carry)} "
+            "without batch axes; write jnp.zeros((*batch_shape, features)), with "
+            "features read off the parameters, such as params['kernel'].shape[-1]."
+        )
+    features = leaves[-1].shape[-1]
+    for name, spec in specs_of(cell, in_features, features).items():
         if params[name].shape != spec.shape:
             raise ValueError(
                 f"{cell.name} with in_features={in_features} (the last axis of inputs) "
@@ -156,22 +165,36 @@ def _check_carry(
     return structure
 
 
-def check_functions(cell: Cell, params: Params, in_features: int, dtype: Any) -> None:
+def check_functions(
+    cell: Cell, params: Params, shape: tuple[int, ...], dtype: Any, *, output: bool
+) -> None:
     """Raises where a step returns another carry than it took, or the output is none.
 
     A scan says so too, in words of its own, and not what a cell may do about it.
+
+    Args:
+      cell: whose functions are traced.
+      params: as `rnn` takes them.
+      shape: of the inputs at one step, (*batch, in_features).
+      dtype: of the computation.
+      output: whether `Cell.output` will be called.
     """
     kinds = tuple([(name, *_kind(value)) for name, value in params.items()])
-    _check_functions(cell, kinds, in_features, np.dtype(dtype))
+    if all(isinstance(size, int) for size in shape):
+        _check_functions(cell, kinds, shape, dtype, output)
+    else:  # no key: open sizes of two programs cannot be compared
+        _check_functions.__wrapped__(cell, kinds, shape, dtype, output)
 
 
 @functools.lru_cache(maxsize=256)
-def _check_functions(cell: Cell, kinds: Any, in_features: int, dtype: Any) -> None:
-    params = {name: jax.ShapeDtypeStruct(shape, of) for name, shape, of in kinds}
-    inputs = jax.ShapeDtypeStruct((in_features,), dtype)
+def _check_functions(
+    cell: Cell, kinds: Any, shape: tuple[int, ...], dtype: Any, of_output: bool
+) -> None:
+    params = {name: jax.ShapeDtypeStruct(size, of) for name, size, of in kinds}
+    inputs = jax.ShapeDtypeStruct(shape, dtype)
     before = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, dtype),
-        jax.eval_shape(lambda p: cell.initial_carry(p, ()), params),
+        jax.eval_shape(lambda p: cell.initial_carry(p, shape[:-1]), params),
     )
 
     def step(params: Params, carry: Carry, inputs: Array) -> Carry:
@@ -181,8 +204,7 @@ def _check_functions(cell: Cell, kinds: Any, in_features: int, dtype: Any) -> No
     if jax.tree.structure(after) != jax.tree.structure(before):
         raise TypeError(
             f"Cell.step must return the carry alone, {_written(before)}; that of "
-            f"{cell.name} returned {_written(after)}. An output is not returned beside "
-            "it, as in Flax and Keras, but read off it by Cell.output."
+            f"{cell.name} returned {_written(after)}. {_way_back(before, after)}"
         )
     if _written(after) != _written(before):
         raise TypeError(
@@ -191,13 +213,33 @@ def _check_functions(cell: Cell, kinds: Any, in_features: int, dtype: Any) -> No
             "jaxrnn.cells.ops.matmul, add_row and as_row compute in the dtype of the "
             "carry, whatever that of the parameters is."
         )
+    if not of_output:
+        return
     output = jax.eval_shape(cell.output, before)
-    if not hasattr(output, "shape") or output.ndim != 1 or output.dtype != dtype:
+    fits = hasattr(output, "shape") and output.shape[:-1] == shape[:-1]
+    if not fits or output.ndim != len(shape) or output.dtype != dtype:
         raise TypeError(
-            f"Cell.output must return one array (*batch, features) in the dtype of the "
-            f"carry, {dtype}; that of {cell.name} returned {_written(output)} without "
-            "batch axes. Compute it from the carry alone."
+            "Cell.output must return one array (*batch, features) in the dtype of the "
+            f"carry, {dtype}; that of {cell.name} returned {_written(output)} for the "
+            f"carry {_written(before)}. Compute it from the carry alone."
         )
+
+
+def _way_back(before: Carry, after: Carry) -> str:
+    """How a step that returned `after` returns a carry as the one it took."""
+    structure_of = jax.tree.structure
+    parts = [*after] if isinstance(after, tuple | list) else []
+    if isinstance(before, tuple | list) and structure_of([*before]) == structure_of(
+        parts
+    ):
+        name, fields = type(before).__name__, getattr(before, "_fields", ["..."])
+        return f"Write return {name}({', '.join(fields)})."
+    if parts and structure_of(parts[0]) == structure_of(before):
+        return (
+            "An output is not returned beside it, as in Flax and Keras, but read off "
+            "it by Cell.output."
+        )
+    return "Return it in the structure in which Cell.initial_carry makes it."
 
 
 def _written(arrays: Any) -> str:

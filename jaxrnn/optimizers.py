@@ -220,7 +220,7 @@ def adjustable(
       An Optax transformation, for `init_state` and for `fit(..., learning_rate=...)`.
 
     Raises:
-      TypeError: a schedule.
+      TypeError: a schedule, or an optimizer in place of what makes one.
 
     Example:
       >>> optimizer = adjustable(keras_adam, 0.01)
@@ -235,6 +235,11 @@ def adjustable(
         raise TypeError(
             "adjustable takes the first learning rate, a number, got a function; a "
             "schedule of updates goes to the optimizer itself: keras_adam(schedule)."
+        )
+    if not callable(make_optimizer):
+        raise TypeError(
+            "adjustable takes a function from a learning rate to an optimizer, got "
+            f"{type(make_optimizer).__name__}; write adjustable(keras_adam, 0.001)."
         )
     inject = optax.inject_hyperparams(
         lambda learning_rate: make_optimizer(learning_rate)

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from jaxrnn.cells.base import AnyArray, Carry, Cell, Params, check_dtype
+from jaxrnn.cells.base import AnyArray, Carry, Cell, Params, check_dtype, check_key
 from jaxrnn.cells.ops import is_divided
 from jaxrnn.checks import check_functions, check_lengths, check_rnn, check_step, checked
-from jaxrnn.solvers.base import Solver, Steps, flip, hold, restart
+from jaxrnn.solvers.base import Solver, Steps, check_solver, flip, hold, restart
 from jaxrnn.solvers.by_device import batch_axes, devices_of, run_by_device
 from jaxrnn.solvers.default import default_solver
 
@@ -100,7 +100,8 @@ def rnn(
       goes in again as `initial_carry`: a sequence in pieces is the whole sequence.
 
     Raises:
-      TypeError: inputs, mask, resets, initial carry or `dtype` of the wrong dtype.
+      TypeError: inputs, mask, resets, initial carry or `dtype` of the wrong dtype; a
+        `cell`, a `key` or a `solver` that is none.
       ValueError: params, mask or initial carry that do not fit; each message says the
         rule, what was found, and the way out.
 
@@ -115,8 +116,12 @@ def rnn(
     """
     steps = Steps(inputs, mask, resets)
     carry, features = checked(check_rnn, cell, params, steps, initial_carry)
+    if key is not None:
+        check_key("key", key)
+    if solver is not None:
+        check_solver(solver)
     dtype = _dtype_of(dtype, inputs, *params.values())
-    check_functions(cell, params, inputs.shape[-1], dtype)
+    check_functions(cell, params, inputs.shape[1:], dtype, output=True)
     solver = solver or _default_solver(cell, features, params, steps, dtype)
     return _rnn(
         dict(params),
@@ -163,8 +168,12 @@ def rnn_carries(
     """
     steps = Steps(inputs, mask, resets)
     carry, features = checked(check_rnn, cell, params, steps, initial_carry)
+    if key is not None:
+        check_key("key", key)
+    if solver is not None:
+        check_solver(solver)
     dtype = _dtype_of(dtype, inputs, *params.values())
-    check_functions(cell, params, inputs.shape[-1], dtype)
+    check_functions(cell, params, inputs.shape[1:], dtype, output=False)
     solver = solver or _default_solver(cell, features, params, steps, dtype)
     return _rnn_carries(
         dict(params),
@@ -216,7 +225,7 @@ def rnn_step(
     steps = Steps(inputs, resets=resets)
     carry, _ = checked(check_step, cell, params, steps, carry)
     dtype = _dtype_of(dtype, inputs, *jax.tree.leaves(carry))
-    check_functions(cell, params, inputs.shape[-1], dtype)
+    check_functions(cell, params, inputs.shape, dtype, output=True)
     return _step(dict(params), carry, inputs, resets, cell=cell, dtype=dtype)
 
 
@@ -303,7 +312,7 @@ def _dtype_of(dtype: Any, *arrays: Any) -> Any:
         weak = any(getattr(array, "weak_type", True) for array in arrays)  # or NumPy's
         dtype = jnp.result_type(*arrays) if weak or len(found) > 1 else found.pop()
     check_dtype("the dtype of a recurrence (of dtype, inputs and params)", dtype)
-    return dtype
+    return jax.dtypes.canonicalize_dtype(dtype)  # float64 is float32 without x64
 
 
 def _in_dtype(dtype: Any, arrays: Any) -> Any:

@@ -18,6 +18,7 @@ from helpers import SOLVERS, random_problem
 import jaxrnn
 import jaxrnn.nnx
 from jaxrnn import data
+from jaxrnn.cells.params import zero_carry, zero_hidden
 
 KEY = jax.random.key(0)
 WRAPS = 2**32 + 3  # its lower 32 bits are a 3
@@ -308,12 +309,226 @@ def test_a_chunk_is_a_whole_number_where_the_solver_is_made(solver, untyped):
     refused(untyped, lambda: solver(chunk=0), ValueError, "at least 1 step, got 0")
 
 
-# Dtypes: a recurrence is computed in floats, lengths are integers.
+# Kinds: what is given is what it stands for.
 
 WEIGHTS, SEQUENCE, CARRY = random_problem(jaxrnn.gru, jnp.float32)
 LAYER = jaxrnn.GRU(4)
 BATCH_MAJOR = jnp.moveaxis(SEQUENCE, 0, 1)
 rnn = functools.partial(jaxrnn.rnn, jaxrnn.gru, WEIGHTS, SEQUENCE)
+
+
+def make_states(key=KEY, optimizer=OPTIMIZER):
+    return jaxrnn.create_train_state(lambda key: {"w": jnp.zeros(2)}, optimizer, key)
+
+
+def step(loss_fn=loss_fn, optimizer=OPTIMIZER, **options):
+    functions = {"loss_fn": loss_fn, "optimizer": optimizer}
+    return jaxrnn.train_step(new_state(), BATCH, **functions, **options)
+
+
+def loss_alone(params, batch):
+    return loss_fn(params, batch)[0]
+
+
+def loss_and_arrays(params, batch):
+    return loss_fn(params, batch)[0], {"loss": loss_fn(params, batch)[0]}
+
+
+def loss_of_rows(params, batch):
+    return (batch.inputs @ params["w"] - batch.targets) ** 2, {}
+
+
+def means_without_carry(params, carry, batch):
+    return jnp.sum(carry), loss_fn({"w": jnp.zeros(2)}, BATCH)[1]
+
+
+def mine(**functions):
+    return jaxrnn.min_gru._replace(name="mine", **functions)
+
+
+def untold(in_features, features):
+    return {"kernel": ((in_features, features), nn.initializers.ones)}
+
+
+MIN_WEIGHTS = jaxrnn.init_params(jaxrnn.min_gru, KEY, 2, 3)
+NO_BRACKETS = "cell must be a Cell of jaxrnn, got mgu_cell; write mgu_cell()."
+OF_FLAX = "got GRUCell; a cell of Flax runs in jaxrnn.RNN(cell), in the place of flax."
+NO_SPEC = (
+    "must return {name: ParamSpec(shape, init)}, shape a tuple and init a function"
+)
+MEANS = "loss_fn must return (loss, {name: Mean}), the loss a scalar, got "
+diagnostics = jaxrnn.diagnostics
+KINDS = {
+    "Recurrent": (lambda: jaxrnn.Recurrent(4, cell=jaxrnn.mgu_cell), NO_BRACKETS),
+    "Recurrent, Flax": (lambda: jaxrnn.Recurrent(4, cell=nn.GRUCell(4)), OF_FLAX),
+    "Recurrent, name": (
+        lambda: jaxrnn.Recurrent(4, cell="gru"),
+        "got 'gru'; take one such as jaxrnn.gru",
+    ),
+    "nnx.Recurrent": (
+        lambda: jaxrnn.nnx.Recurrent(2, 4, cell=jaxrnn.mgu_cell, rngs=nnx.Rngs(0)),
+        NO_BRACKETS,
+    ),
+    "RNN": (lambda: jaxrnn.RNN(jaxrnn.mgu_cell, features=4), NO_BRACKETS),
+    "RNN, class": (
+        lambda: jaxrnn.RNN(nn.GRUCell),
+        "got GRUCell; a cell of Flax runs in jaxrnn.RNN(GRUCell(features)), in",
+    ),
+    "nnx.RNN": (
+        lambda: jaxrnn.nnx.RNN(jaxrnn.LSTM(4), rngs=nnx.Rngs(0)),
+        "got LSTM; take one such as jaxrnn.gru, or jaxrnn.mgu_cell()",
+    ),
+    "rnn": (lambda: jaxrnn.rnn(jaxrnn.mgu_cell, {}, INPUTS), NO_BRACKETS),
+    "rnn_carries": (lambda: jaxrnn.rnn_carries(WEIGHTS, 0, 0), "got dict; take one"),
+    "rnn_step": (
+        lambda: jaxrnn.rnn_step(jaxrnn.dropout_cell, {}, CARRY, INPUTS),
+        "got dropout_cell; write dropout_cell(cell).",
+    ),
+    "init_params, cell": (
+        lambda: jaxrnn.init_params(nn.GRUCell(4), KEY, 2, 3),
+        OF_FLAX,
+    ),
+    "default_solver": (lambda: jaxrnn.default_solver(jaxrnn.mgu_cell), NO_BRACKETS),
+    "lyapunov_exponents": (
+        lambda: diagnostics.lyapunov_exponents(jaxrnn.mgu_cell, {}, INPUTS),
+        NO_BRACKETS,
+    ),
+    "step_jacobians": (
+        lambda: diagnostics.step_jacobians(jaxrnn.mgu_cell, {}, INPUTS),
+        NO_BRACKETS,
+    ),
+    "fixed_points": (
+        lambda: diagnostics.fixed_points(jaxrnn.mgu_cell, {}, INPUTS[0], CARRY),
+        NO_BRACKETS,
+    ),
+    "param_specs": (
+        lambda: jaxrnn.init_params(mine(param_specs=untold), KEY, 2, 3),
+        NO_SPEC,
+    ),
+    "param_specs, layer": (
+        lambda: jaxrnn.Recurrent(3, cell=mine(param_specs=untold)).init(KEY, SEQUENCE),
+        NO_SPEC,
+    ),
+    "param_specs, RNN": (
+        lambda: jaxrnn.nnx.RNN(
+            mine(param_specs=untold), in_features=2, features=3, rngs=nnx.Rngs(0)
+        ),
+        NO_SPEC,
+    ),
+    "initial_carry": (
+        lambda: jaxrnn.rnn(
+            mine(initial_carry=lambda p, batch_shape: jnp.zeros(batch_shape)),
+            MIN_WEIGHTS,
+            jnp.ones((7, 5, 2)),
+        ),
+        "that of mine returned float32[] without batch axes; write jnp.zeros((*batch",
+    ),
+    "init_params, key": (
+        lambda: jaxrnn.init_params(jaxrnn.gru, 0, 2, 3),
+        "key must be a key of JAX, got 0; make one with jax.random.key(seed)",
+    ),
+    "rnn, key": (
+        lambda: rnn(key=jnp.zeros(2)),
+        "key must be a key of JAX, got float32 of shape (2,); make one",
+    ),
+    "rnn, solver": (
+        lambda: rnn(solver=jaxrnn.Scan),
+        "such as jaxrnn.Scan(), got Scan; None takes the default",
+    ),
+    "layer, solver": (
+        lambda: jaxrnn.GRU(2, solver="deer").init(KEY, SEQUENCE),
+        "such as jaxrnn.Scan(), got 'deer'; None takes",
+    ),
+    "create_train_state, key": (
+        lambda: make_states(key=jax.random.PRNGKey(0)),
+        "key must be a typed key, got an array of uint32; make one",
+    ),
+    "train_step, key": (lambda: step(noise_key=0), "noise_key must be a typed key"),
+    "nnx.GRU, rngs": (
+        lambda: jaxrnn.nnx.GRU(2, 3, rngs=0),
+        "rngs must be flax.nnx.Rngs, got 0; write nnx.Rngs(0)",
+    ),
+    "nnx.Embed, rngs": (lambda: jaxrnn.nnx.Embed(2, 3, rngs=KEY), "must be flax.nnx"),
+    "init_state": (
+        lambda: jaxrnn.init_state(PARAMS, "adam"),
+        "must be an Optax transformation, got 'adam'; write jaxrnn.keras_adam(0.001)",
+    ),
+    "create_train_state": (
+        lambda: make_states(optimizer=optax.adam),
+        "must be an Optax transformation, got adam; write",
+    ),
+    "train_step, optimizer": (
+        lambda: step(optimizer=jaxrnn.keras_adam),
+        "must be an Optax transformation, got keras_adam; write",
+    ),
+    "adjustable": (
+        lambda: jaxrnn.adjustable(jaxrnn.keras_adam(), 0.1),
+        "got GradientTransformationExtraArgs; write adjustable(keras_adam, 0.001)",
+    ),
+    "train_step, loss alone": (
+        lambda: step(loss_alone),
+        f"{MEANS}float32[]; jaxrnn.squared_error_loss, classification_loss, binary",
+    ),
+    "train_step, arrays": (
+        lambda: step(loss_and_arrays),
+        f"{MEANS}(float32[], {{loss: float32[]}}); ",
+    ),
+    "train_step, rows": (lambda: step(loss_of_rows), f"{MEANS}(float32[5], {{}}); "),
+    "train_step, a name": (lambda: step("mse"), "loss_fn must be a function (params, "),
+    "train_batches": (
+        lambda: jaxrnn.train_batches(
+            new_state(), [BATCH], loss_fn=loss_alone, optimizer=OPTIMIZER
+        ),
+        MEANS,
+    ),
+    "evaluate": (
+        lambda: jaxrnn.evaluate(PARAMS, DATASET, loss_fn=loss_alone),
+        MEANS,
+    ),
+    "evaluate_stream": (
+        lambda: jaxrnn.evaluate_stream(
+            {},
+            jnp.zeros(1),
+            data.Dataset(jnp.ones((1, 4)), jnp.ones((1, 4))),
+            loss_fn=means_without_carry,
+            chunk=2,
+        ),
+        "must return (loss, (carry, {name: Mean})), the loss a scalar, got (float32[],",
+    ),
+}
+
+
+@pytest.mark.parametrize("entry", KINDS)
+def test_what_is_given_is_what_it_stands_for(entry, untyped):
+    call, words = KINDS[entry]
+    refused(untyped, call, TypeError, words)
+
+
+def test_a_cell_without_a_recurrent_kernel_finds_its_width(untyped):
+    """The two ways out: `zero_carry`, and a function of one's own."""
+
+    def own(params, batch_shape):
+        return jnp.zeros((*batch_shape, params["kernel"].shape[-1] // 2))
+
+    inputs = jnp.ones((7, 5, 2))
+    want = jaxrnn.rnn(jaxrnn.min_gru, MIN_WEIGHTS, inputs)
+    for start in (own, zero_carry(2)):
+        found = jaxrnn.rnn(mine(initial_carry=start), MIN_WEIGHTS, inputs)
+        jax.tree.map(np.testing.assert_array_equal, found, want)
+    for start, words in (
+        (zero_hidden, "zero_hidden reads the width of the carry off recurrent_kernel"),
+        (
+            lambda p, shape: zero_carry(2)({}, shape),
+            "off kernel, got the parameters []",
+        ),
+    ):
+        call = functools.partial(
+            jaxrnn.rnn, mine(initial_carry=start), MIN_WEIGHTS, inputs
+        )
+        refused(untyped, call, ValueError, words)
+
+
+# Dtypes: a recurrence is computed in floats, lengths are integers.
 
 
 def flax_rnn(**options):

@@ -31,6 +31,45 @@ def test_predictions_and_targets_must_have_one_shape(function, labels, untyped):
         untyped(function)(jnp.full(labels, 0.5), jnp.ones(3))
 
 
+@pytest.mark.parametrize(
+    ("loss", "found", "want", "words"),
+    [
+        (
+            "binary_classification_loss",
+            (4, 1),
+            (4,),
+            r"; probabilities\[..., 0\] drops",
+        ),
+        ("binary_classification_loss", (4,), (4, 1), r"; labels\[..., 0\] drops"),
+        (
+            "squared_error_loss",
+            (3, 12),
+            (3, 12, 2),
+            "; let the model return one number",
+        ),
+        ("multi_label_loss", (3, 1), (3, 5), "one number for each of labels"),
+        ("classification_loss", (4, 3), (4, 1), r"; labels\[..., 0\] drops"),
+        ("classification_loss", (4, 3), (4, 3), r"; labels.argmax\(-1\) makes"),
+        ("classification_loss", (4, 3), (4, 7), r"logits \(\*labels.shape, classes\)"),
+    ],
+)
+def test_the_hint_is_for_the_side_that_has_the_axis(loss, found, want, words, untyped):
+    kind = int if loss == "classification_loss" else float
+    with pytest.raises(ValueError, match=words) as error:
+        untyped(getattr(jaxrnn, loss))(jnp.full(found, 0.5), jnp.ones(want, kind))
+    assert ("drops" in str(error.value)) == ("drops" in words)
+
+
+def test_ways_out_of_an_axis_of_one():
+    p, labels = jnp.full((4, 1), 0.5), jnp.ones(4)
+    want, _ = jaxrnn.binary_classification_loss(p[..., 0], labels)
+    np.testing.assert_allclose(want, np.log(2), rtol=1e-6)
+    one_hot = jnp.eye(4, 3)
+    loss, _ = jaxrnn.classification_loss(one_hot, one_hot.argmax(-1))
+    again, _ = jaxrnn.classification_loss(one_hot, one_hot.argmax(-1)[:, None][..., 0])
+    assert loss == again
+
+
 def test_binary_classification_loss_is_keras_with_weights():
     """Keras divides the loss by the rows; the ratio of the two is sum(w) / rows."""
     p = np.array([0.9, 0.2, 0.6, 0.3], np.float32)

@@ -241,7 +241,7 @@ def test_a_cell_that_reads_no_mask_is_refused():
         return jnp.tanh(projected + ops.recurrent_project(params, hidden))
 
     cell = jaxrnn.dropout_cell(mine._replace(step=step), 0.5, recurrent_rate=0.5)
-    params = jaxrnn.init_params(cell, jax.random.key(0), 2, 3)
+    params = jaxrnn.init_params(cell, KEY, 2, 3, jnp.float64)
     inputs = jnp.ones((7, 5, 2))
     _, served = jaxrnn.rnn(cell, params, inputs)
     _, trained = jaxrnn.rnn(cell, params, inputs, key=jax.random.key(1))

@@ -23,7 +23,7 @@ from helpers import (
 )
 
 import jaxrnn
-from jaxrnn.cells import ops
+from jaxrnn.cells import ops, params
 
 ALL_CELLS = pytest.mark.parametrize(("cell", "step"), CELLS.values(), ids=CELLS)
 THREE_CELLS = pytest.mark.parametrize(
@@ -507,23 +507,37 @@ def rounded(params, hidden, projected):
     [
         (
             {"step": lambda params, h, x: (plain(params, h, x), h)},
-            r"the carry alone, bfloat16\[4\]; that of mine returned \(float32\[4\], ",
+            r"the carry alone, bfloat16\[5,4\]; that of mine returned \(float32",
+        ),
+        (
+            {
+                "initial_carry": lambda p, shape: jaxrnn.LSTMCarry(
+                    *2 * (jaxrnn.simple_rnn.initial_carry(p, shape),)
+                ),
+                "step": lambda params, carry, x: (carry.hidden, carry.memory),
+                "output": lambda carry: carry.hidden,
+            },
+            r"bfloat16\[5,4\]\). Write return LSTMCarry\(hidden, memory",
+        ),
+        (
+            {"step": lambda params, h, x: None},
+            r"returned None. Return it in the structure in which Cell.initial_carry",
         ),
         (
             {"step": plain},
-            r"it took, bfloat16\[4\]; that of mine returned float32\[4\]",
+            r"it took, bfloat16\[5,4\]; that of mine returned float32\[5,4\]",
         ),
         (
             {"step": lambda params, h, x: rounded(params, h, x)[..., :2]},
-            r"it took, bfloat16\[4\]; that of mine returned bfloat16\[2\]",
+            r"it took, bfloat16\[5,4\]; that of mine returned bfloat16\[5,2\]",
         ),
         (
             {"step": rounded, "output": lambda h: {"h": h}},
-            r"one array \(\*batch, features\) .* returned {'h': bfloat16\[4\]}",
+            r"one array \(\*batch, features\) .* returned {'h': bfloat16\[5,4\]}",
         ),
         (
             {"step": rounded, "output": lambda h: h.astype(jnp.float32)},
-            r"dtype of the carry, bfloat16; that of mine returned float32\[4\]",
+            r"dtype of the carry, bfloat16; that of mine returned float32\[5,4\]",
         ),
     ],
 )
@@ -545,3 +559,52 @@ def test_a_step_that_keeps_the_dtype_runs_in_any():
     _, wide = jaxrnn.rnn(mine._replace(step=plain), params, inputs)
     assert narrow.dtype == jnp.bfloat16
     np.testing.assert_allclose(narrow.astype(np.float32), wide, atol=0.05)  # 2^-8 each
+
+
+def test_a_cell_may_ask_for_its_batch():
+    """A step of two axes, features in fours, an output that nobody calls."""
+
+    def specs(in_features, features):
+        if features % 4:
+            raise ValueError(f"features must be a multiple of 4, got {features}.")
+        return params.fused_specs(1, in_features, features, ("bias",))
+
+    def step(weights, hidden, projected):
+        assert hidden.ndim == 2
+        mixed = hidden + hidden.mean(axis=1, keepdims=True)
+        return jnp.tanh(projected + ops.recurrent_project(weights, mixed))
+
+    cell = jaxrnn.Cell(
+        "fours", specs, params.zero_hidden, ops.affine_project, step, lambda h: (h, h)
+    )
+    weights = jaxrnn.init_params(cell, jax.random.key(0), 2, 8)
+    last, carries = jaxrnn.rnn_carries(cell, weights, jnp.ones((7, 5, 2)))
+    np.testing.assert_array_equal(last, carries[-1])
+    with pytest.raises(TypeError, match=r"one array \(\*batch, features\)"):
+        jaxrnn.rnn(cell, weights, jnp.ones((7, 5, 2)))
+
+
+@pytest.mark.parametrize("dtype", [float, "float64", np.float64])
+def test_float64_is_float32_without_x64_as_in_jax(dtype):
+    problem = random_problem(jaxrnn.gru, np.float32)[:2]
+    for _ in range(2):  # what ran before makes no difference
+        _, outputs = jaxrnn.rnn(jaxrnn.gru, *problem, dtype=dtype)
+        assert outputs.dtype == jnp.float32
+        with jax.enable_x64(True):
+            _, outputs = jaxrnn.rnn(jaxrnn.gru, *problem, dtype=dtype)
+            assert outputs.dtype == jnp.float64
+
+
+@ALL_CELLS
+def test_parameters_are_drawn_in_half_precision_too(cell, step):
+    """Those of float32, rounded, where no distribution is sampled otherwise."""
+    del step
+    drawn, wide = (
+        jaxrnn.init_params(cell, jax.random.key(0), 2, 4, dtype)
+        for dtype in (jnp.bfloat16, jnp.float32)
+    )
+    assert {value.dtype for value in drawn.values()} == {jnp.dtype(jnp.bfloat16)}
+    kernel = drawn.get("recurrent_kernel")
+    if kernel is not None and kernel.ndim == 2:
+        rounded = wide["recurrent_kernel"].astype(jnp.bfloat16)
+        np.testing.assert_array_equal(kernel, rounded)

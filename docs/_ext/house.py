@@ -97,6 +97,8 @@ def setup(app: Any) -> dict[str, bool]:
     def skipped(app: Any, what: str, name: str, value: Any, skip: bool, options: Any):
         if what == "module" or name in BETWEEN_LAYERS:
             return True
+        if name.startswith("_") and name != "__call__":
+            return True
         method = value.fget if isinstance(value, property) else value
         method = getattr(method, "__func__", method)
         return not (inspect.isfunction(method) and is_ours(method) and method.__doc__)

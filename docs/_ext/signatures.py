@@ -10,6 +10,8 @@ import inspect
 import textwrap
 from typing import Any
 
+import flax.linen as nn
+
 OF_FLAX = ("parent", "name")  # every Linen module has these two fields
 
 
@@ -65,7 +67,7 @@ def _fields(of: type) -> ast.arguments | None:
     result = ast.arguments([], [], None, [], [], None, [])
     for parameter in parameters:
         field = written.get(parameter.name)
-        if field is None or parameter.name in OF_FLAX:
+        if field is None or (issubclass(of, nn.Module) and parameter.name in OF_FLAX):
             continue
         argument = ast.arg(parameter.name, _type_of(field))
         has_default = parameter.default is not parameter.empty

@@ -6,11 +6,11 @@ import sys
 from jaxrnn.files import write_json_lines as write_json_lines
 
 sys.path.append(str(pathlib.Path(__file__).parents[1]))
+from report import BLACK as BLACK
 from report import BLUE as BLUE
-from report import GREEN as GREEN
+from report import GREY as GREY
 from report import ORANGE as ORANGE
 from report import PINK as PINK
-from report import RED as RED
 from report import SKY as SKY
 from report import markdown_table as markdown_table
 from report import new_figure as new_figure

@@ -3,10 +3,20 @@
 import pathlib
 from collections.abc import Sequence
 
-from records import BLUE, GREEN, ORANGE, PINK, RED, SKY, new_figure, save_figure
-from speed_cases import SCALES
+from records import BLACK, BLUE, GREY, ORANGE, PINK, SKY, new_figure, save_figure
+from speed_cases import FLAX, SCALES
 
-COLORS = (BLUE, SKY, GREEN, RED, ORANGE, PINK)
+COLORS = {  # ours in blues, Flax in the orange of all peers
+    "Scan": GREY,
+    "Scan, project first": PINK,
+    "HoistedScan": SKY,
+    "HoistedScan, one chunk": BLUE,
+    "Native": BLACK,
+    FLAX: ORANGE,
+}
+
+
+AXES = {"time": "time steps", "batch": "rows", "features": "features"}
 
 
 def draw_gradients(rows: Sequence[dict], path: pathlib.Path) -> None:
@@ -26,7 +36,7 @@ def draw_gradients(rows: Sequence[dict], path: pathlib.Path) -> None:
                 [row["median_ms"] for row in bars],
                 width,
                 yerr=to_quartiles(bars),
-                color=COLORS[at % len(COLORS)],
+                color=COLORS[solver],
                 error_kw={"elinewidth": 0.8},
                 label=solver,
             )
@@ -44,17 +54,17 @@ def draw_growth(rows: Sequence[dict], path: pathlib.Path) -> None:
     figure, panels = new_figure(len(SCALES), width=5.0, height=4.2)
     for panel, size in zip(panels, SCALES, strict=True):
         of_size = [row for row in rows if row["grows"] == size]
-        for at, solver in enumerate(dict.fromkeys(row["solver"] for row in of_size)):
+        for solver in dict.fromkeys(row["solver"] for row in of_size):
             points = [row for row in of_size if row["solver"] == solver]
             panel.errorbar(
                 [row["size"] for row in points],
                 [row["median_ms"] for row in points],
                 to_quartiles(points),
                 marker="o",
-                color=COLORS[(2, 3, 4)[at % 3]],
+                color=COLORS[solver],
                 label=solver,
             )
-        panel.set(xscale="log", yscale="log", xlabel=size)
+        panel.set(xscale="log", yscale="log", xlabel=AXES[size])
         panel.set_xticks(SCALES[size], SCALES[size])
         panel.set_xticks([], minor=True)
     panels[0].set_ylabel("ms, forward + backward")

@@ -1,5 +1,6 @@
 """What is a recurrent cell? Five pure functions, and the parameters they declare."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -52,6 +53,24 @@ def check_dtype(name: str, dtype: Any) -> None:
         raise TypeError(
             f"{name} must be floating point, such as jnp.float32, got "
             f"{np.dtype(dtype)}."
+        )
+
+
+def check_key(name: str, key: Any) -> None:
+    """Raises a TypeError where a key is none; the raw bits of one pass, as in JAX.
+
+    Example:
+      >>> check_key("key", 0)
+      Traceback (most recent call last):
+      TypeError: key must be a key of JAX, got 0; make one with jax.random.key(seed).
+    """
+    dtype = getattr(key, "dtype", None)
+    is_key = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    if not is_key and (dtype != jnp.uint32 or not key.ndim):
+        found = repr(key) if dtype is None else f"{dtype} of shape {key.shape}"
+        raise TypeError(
+            f"{name} must be a key of JAX, got {found}; make one with "
+            "jax.random.key(seed)."
         )
 
 
@@ -182,6 +201,80 @@ class Cell(NamedTuple):
     diagonal: bool = False
 
 
+def check_cell(cell: Any) -> None:
+    """Raises a TypeError where what is given for a cell is none.
+
+    Example:
+      >>> check_cell(mgu_cell)
+      Traceback (most recent call last):
+      TypeError: cell must be a Cell of jaxrnn, got mgu_cell; write mgu_cell().
+    """
+    if isinstance(cell, Cell):
+        return
+    has_name = isinstance(cell, type) or inspect.isfunction(inspect.unwrap(cell))
+    name = cell.__name__ if has_name else type(cell).__name__
+    call = f"{name}({', '.join(_required(cell))})" if has_name else "cell"
+    if hasattr(cell, "initialize_carry"):
+        way_out = (
+            f"a cell of Flax runs in jaxrnn.RNN({call}), in the place of "
+            "flax.linen.RNN, or one of NNX in jaxrnn.nnx.RNN"
+        )
+    elif has_name and not isinstance(cell, type):
+        way_out = f"write {call}"
+    else:
+        way_out = "take one such as jaxrnn.gru, or jaxrnn.mgu_cell()"
+    found = repr(cell) if isinstance(cell, str | float | None) else name
+    raise TypeError(f"cell must be a Cell of jaxrnn, got {found}; {way_out}.")
+
+
+def _required(function: Callable[..., Any]) -> list[str]:
+    """The arguments that a function, or a class, cannot do without."""
+    optional = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+    return [
+        parameter.name
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.default is parameter.empty and parameter.kind not in optional
+    ]
+
+
+def specs_of(cell: Cell, in_features: int, features: int) -> dict[str, ParamSpec]:
+    """The parameters that a cell declares.
+
+    Raises:
+      TypeError: where `Cell.param_specs` returns something else than `ParamSpec`s.
+
+    Example:
+      >>> specs = specs_of(gru, in_features=2, features=3)
+      >>> specs["recurrent_kernel"].shape
+      (3, 9)
+    """
+    specs = cell.param_specs(in_features, features)
+    if isinstance(specs, dict):
+        wrong = {name: x for name, x in specs.items() if not _is_spec(x)}
+        if not wrong:
+            return specs
+        specs = wrong
+    raise TypeError(
+        f"Cell.param_specs must return {{name: ParamSpec(shape, init)}}, shape a tuple "
+        f"and init a function (key, shape, dtype) -> array, that of {cell.name} "
+        f"returned {specs}; write jaxrnn.ParamSpec((in_features, features), "
+        "jax.nn.initializers.glorot_uniform())."
+    )
+
+
+def _is_spec(spec: Any) -> bool:
+    is_one = isinstance(spec, ParamSpec)
+    return is_one and isinstance(spec.shape, tuple) and callable(spec.init)
+
+
+def some_specs(cell: Cell) -> dict[str, ParamSpec]:
+    """The parameters at a size that the cell takes, where no size is known yet."""
+    try:
+        return specs_of(cell, 2, 2)
+    except ValueError:  # it wants a multiple, such as of heads
+        return specs_of(cell, 840, 840)  # of 1 to 8
+
+
 def param_names(cell: Cell) -> set[str]:
     """The names of a cell's parameters, which no size changes.
 
@@ -189,7 +282,7 @@ def param_names(cell: Cell) -> set[str]:
       >>> sorted(param_names(simple_rnn))
       ['bias', 'kernel', 'recurrent_kernel']
     """
-    return set(cell.param_specs(2, 2))  # 2: an `lru` takes an even number of features
+    return set(some_specs(cell))
 
 
 def init_params(
@@ -212,7 +305,8 @@ def init_params(
       `{name: array}` in the order of `cell.param_specs`.
 
     Raises:
-      TypeError: a dtype that is not floating point.
+      TypeError: a `cell` that is none, a dtype that is not floating point, a key that
+        is none.
       ValueError: `in_features` or `features` below 1.
 
     Example:
@@ -220,10 +314,12 @@ def init_params(
       >>> {name: value.shape for name, value in params.items()}
       {'kernel': (2, 12), 'recurrent_kernel': (3, 12), 'bias': (12,)}
     """
+    check_cell(cell)
+    check_key("key", key)
     check_size("in_features", in_features)
     check_size("features", features)
     check_dtype("dtype", dtype)
-    specs = cell.param_specs(in_features, features)
+    specs = specs_of(cell, in_features, features)
     keys = jax.random.split(key, len(specs))
     return {
         name: spec.init(key, spec.shape, dtype)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from jaxrnn.cells.base import Carry, Cell, Params, param_names
+from jaxrnn.cells.base import Carry, Cell, Params, check_cell, param_names, some_specs
 
 
 def dropout_cell(cell: Cell, rate: float = 0.0, *, recurrent_rate: float = 0.0) -> Cell:
@@ -51,6 +51,7 @@ def dropout_cell(cell: Cell, rate: float = 0.0, *, recurrent_rate: float = 0.0) 
     Reference: Gal and Ghahramani, A theoretically grounded application of dropout in
     recurrent neural networks, 2016.
     """
+    check_cell(cell)
     check_rate("rate", rate)
     check_rate("recurrent_rate", recurrent_rate)
     if recurrent_rate and "recurrent_kernel" not in param_names(cell):
@@ -78,13 +79,13 @@ def dropout_mask(
 
 def _check_is_read(cell: Cell, rate: float, recurrent_rate: float) -> None:
     """Raises where `project` and `step` take no notice of a mask: by their jaxpr."""
-    specs = cell.param_specs(2, 2)  # 2: an `lru` takes an even number of features
+    specs = some_specs(cell)
     params = {n: jax.ShapeDtypeStruct(s.shape, jnp.float32) for n, s in specs.items()}
-    carry = jax.eval_shape(lambda p: cell.initial_carry(p, ()), params)
-    width = params["kernel"].shape[-1] if "kernel" in params else 2
-    gates = width // jax.tree.leaves(carry)[-1].shape[-1]
+    carry = jax.eval_shape(lambda p: cell.initial_carry(p, (1,)), params)
     hidden = jax.eval_shape(cell.output, carry)
-    inputs = jnp.zeros(2, jnp.float32)
+    features = jax.tree.leaves(carry)[-1].shape[-1]  # and those of the inputs
+    width = params["kernel"].shape[-1] if "kernel" in params else features
+    inputs = jnp.zeros((1, features), jnp.float32)
     for mask, name, functions, on, way_out in (
         (rate, "dropout", "project", inputs, "affine_project"),
         (recurrent_rate, "recurrent_dropout", "step", hidden, "recurrent_project"),
@@ -96,7 +97,7 @@ def _check_is_read(cell: Cell, rate: float, recurrent_rate: float) -> None:
             read = {**params, name: mask}
             return cell.step(read, carry, cell.project(read, inputs))
 
-        drawn = jax.ShapeDtypeStruct((gates, *on.shape), jnp.float32)
+        drawn = jax.ShapeDtypeStruct((width // features, *on.shape), jnp.float32)
         jaxpr = jax.make_jaxpr(run)(drawn, params, carry).jaxpr
         if not any(jaxpr.invars[0] is var for eqn in jaxpr.eqns for var in eqn.invars):
             raise ValueError(
@@ -173,6 +174,7 @@ def zoneout_cell(cell: Cell, rate: Any) -> Cell:
     Reference: Krueger et al., Zoneout: regularizing RNNs by randomly preserving hidden
     activations, 2017.
     """
+    check_cell(cell)
     for one in jax.tree.leaves(rate):
         check_rate("rate", one)
     return _zoneout(cell, jax.tree.map(float, rate))

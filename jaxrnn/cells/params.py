@@ -1,6 +1,7 @@
 """Which parameters do the cells here share, and how do they start? As in Keras."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +15,14 @@ def as_one_program(initializer: Initializer) -> Initializer:
     return jax.jit(initializer, static_argnames=("shape", "dtype"))
 
 
+def _orthogonal(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+    """In float32 at least, as no decomposition is narrower."""
+    wide = dtype if jnp.dtype(dtype).itemsize >= 4 else jnp.float32
+    return jax.nn.initializers.orthogonal()(key, shape, wide).astype(dtype)
+
+
 glorot_uniform = as_one_program(jax.nn.initializers.glorot_uniform())
-orthogonal = as_one_program(jax.nn.initializers.orthogonal())
+orthogonal = as_one_program(_orthogonal)
 zeros = jax.nn.initializers.zeros
 ones = jax.nn.initializers.ones
 
@@ -58,13 +65,16 @@ def gated_specs(
 def zero_carry(gates: int) -> Callable[[Params, tuple[int, ...]], Array]:
     """`zero_hidden` where only `kernel`, its `gates` side by side, says the width.
 
+    Raises:
+      ValueError: the function returned, for parameters without a `kernel`.
+
     Example:
       >>> zero_carry(2)({"kernel": jnp.ones((3, 8))}, (5,)).shape
       (5, 4)
     """
 
     def initial_carry(params: Params, batch_shape: tuple[int, ...]) -> Array:
-        kernel = params["kernel"]
+        kernel = _read("zero_carry", "kernel", params)
         return jnp.zeros((*batch_shape, kernel.shape[1] // gates), kernel.dtype)
 
     return initial_carry
@@ -73,9 +83,26 @@ def zero_carry(gates: int) -> Callable[[Params, tuple[int, ...]], Array]:
 def zero_hidden(params: Params, batch_shape: tuple[int, ...]) -> Array:
     """A hidden vector of zeros (*batch, features) in the parameters' dtype.
 
+    The width and the dtype are read off `recurrent_kernel` (features, ...); for a cell
+    without one see `zero_carry`.
+
+    Raises:
+      ValueError: parameters without a `recurrent_kernel`.
+
     Example:
       >>> zero_hidden({"recurrent_kernel": jnp.ones((4, 4))}, (5,)).shape
       (5, 4)
     """
-    recurrent_kernel = params["recurrent_kernel"]
+    recurrent_kernel = _read("zero_hidden", "recurrent_kernel", params)
     return jnp.zeros((*batch_shape, recurrent_kernel.shape[0]), recurrent_kernel.dtype)
+
+
+def _read(function: str, name: str, params: Params) -> Any:
+    """The parameter that says how wide a carry is."""
+    if name not in params:
+        raise ValueError(
+            f"{function} reads the width of the carry off {name}, got the parameters "
+            f"{sorted(params)}; zero_hidden reads recurrent_kernel, zero_carry(gates) "
+            "reads kernel, and a Cell.initial_carry of your own any other."
+        )
+    return params[name]

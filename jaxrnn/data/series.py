@@ -61,13 +61,13 @@ class Scale(NamedTuple):
           targets: as for `windows`.
 
         Raises:
+          TypeError: `targets` that are no numbers of columns.
           ValueError: another number of columns.
         """
-        if targets is None or not self.mean.ndim:
-            mean, deviation = self
-        else:
-            of = index_of(targets, self.mean[None])
-            mean, deviation = self.mean[of], self.deviation[of]
+        mean, deviation = self
+        of = index_of(targets, np.atleast_1d(mean)[None])
+        if targets is not None and mean.ndim:
+            mean, deviation = mean[of], deviation[of]
         _check_columns(values, mean)
         return values * deviation + mean
 
@@ -124,14 +124,19 @@ def index_of(targets: Columns, values: np.ndarray) -> Any:
       ([0, 1, 2], 2)
     """
     features = values.shape[-1]
-    chosen = range(features) if targets is None else targets
-    wanted = [chosen] if isinstance(chosen, int) else list(chosen)
+    chosen = np.asarray(range(features) if targets is None else targets)
+    if chosen.size and (chosen.dtype.kind not in "iu" or chosen.ndim > 1):
+        raise TypeError(
+            "targets must be the number of a column, counted from 0, or a list of "
+            f"some, got {targets!r}; list(frame.columns).index(name) is that of a name."
+        )
+    wanted = np.atleast_1d(chosen).tolist()
     if not wanted or any(not 0 <= column < features for column in wanted):
         raise ValueError(
             f"targets must be columns of the series, from 0 to {features - 1}, got "
             f"{targets}; None takes all."
         )
-    return wanted[0] if isinstance(chosen, int) else wanted
+    return wanted if chosen.ndim else wanted[0]
 
 
 def _check_columns(values: Any, mean: Any) -> None:

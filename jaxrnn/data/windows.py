@@ -55,7 +55,8 @@ def windows(
       and number of `targets` returns them. The windows of the first series come first.
 
     Raises:
-      TypeError: a series that is not of real numbers; a size that is no whole number.
+      TypeError: a series that is not of real numbers; a size that is no whole number;
+        `targets` that are no numbers of columns.
       ValueError: a series that is not (time,) or (time, features), is too short for one
         window and its targets, or has NaN or infinite values; series of different
         features; a size below 1; columns that are not there; `static` that is not one
@@ -86,8 +87,9 @@ def windows(
                 "width or horizon."
             )
         kept = _in_float32(values)
-        columns = kept if kept.ndim == 1 else kept[:, index_of(targets, kept)]
         inputs = kept.reshape(len(kept), -1)
+        chosen = index_of(targets, inputs)
+        columns = kept if kept.ndim == 1 else kept[:, chosen]
         if row is not None:
             spread = np.broadcast_to(row, (len(inputs), len(row)))
             inputs = np.concatenate([inputs, spread], axis=1)
@@ -118,6 +120,7 @@ def split_in_time(
       width: steps of a window.
 
     Raises:
+      TypeError: several series; cuts that are no list of whole numbers.
       ValueError: cuts that do not rise from `width` + 1 to the last step of `series`.
 
     Example:
@@ -135,6 +138,18 @@ def split_in_time(
       ((17,), (7,))
     """
     check_count("width", width)
+    if isinstance(series, list | tuple) and any(map(np.ndim, series)):
+        raise TypeError(
+            f"split_in_time cuts one series, got a {type(series).__name__} of several; "
+            "write [split_in_time(s, cuts, width=width) for s in series]."
+        )
+    found = np.asarray(cuts)
+    if found.ndim != 1 or (found.size and found.dtype.kind not in "iu"):
+        raise TypeError(
+            "cuts must be a list of steps, whole numbers counted from 0, got "
+            f"{cuts!r}; [int(0.8 * len(series))] leaves 0.8 of the series in the "
+            "first part."
+        )
     steps = [width, *cuts, len(series)]
     if len(cuts) == 0 or any(np.diff(steps) <= 0):
         raise ValueError(

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxrnn.cells.base import AnyArray, Carry, Cell, Params
+from jaxrnn.cells.base import AnyArray, Carry, Cell, Params, check_cell
 from jaxrnn.diagnostics.along import run_along
 from jaxrnn.solvers.jacobians import packed_step
 from jaxrnn.solvers.trajectory import befores_of
@@ -59,6 +59,7 @@ def lyapunov_exponents(
     Reference: Benettin et al., Lyapunov characteristic exponents for smooth dynamical
     systems, 1980; Vogt et al., On Lyapunov exponents for RNNs, 2022, arXiv 2006.14123.
     """
+    check_cell(cell)
     carry = jax.eval_shape(lambda p: cell.initial_carry(p, ()), dict(params))
     n = sum(leaf.shape[-1] for leaf in jax.tree.leaves(carry))
     if not 1 <= count <= n:

@@ -9,7 +9,7 @@ import numpy as np
 from flax.linen.recurrent import flip_sequences
 from jaxtyping import Array
 
-from jaxrnn.cells.base import Carry, Cell, Params, check_size
+from jaxrnn.cells.base import Carry, Cell, Params, check_cell, check_size
 from jaxrnn.checks import check_lengths
 from jaxrnn.layers.options import CallOptions
 from jaxrnn.layers.run import Ran, to_result, to_steps
@@ -237,7 +237,13 @@ def check_settings(
     Args:
       cell: of jaxrnn or of Flax.
       of_jaxrnn, of_flax: the settings of either, and whether they are chosen.
+
+    Raises:
+      TypeError: a `cell` that is of neither.
+      ValueError: a setting, or noise, that this kind of cell has no use for.
     """
+    if isinstance(cell, type) or not hasattr(cell, "initialize_carry"):
+        check_cell(cell)
     ours = isinstance(cell, Cell)
     if ours and cell.noise is not None:
         raise ValueError(

@@ -6,7 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from jaxrnn.cells.base import Carry, Cell, check_size
+from jaxrnn.cells.base import Carry, Cell, check_size, specs_of
 from jaxrnn.layers.flax_rnn import (
     NO_STEP,
     Loop,
@@ -46,6 +46,7 @@ class RNN(nn.Module):
       solver: of a jaxrnn cell; None takes the default.
 
     Raises:
+      TypeError: a `cell` that is neither.
       ValueError: a setting that is not for this kind of cell; a jaxrnn cell without
         `features`, or with less than 1.
 
@@ -186,7 +187,7 @@ class RNN(nn.Module):
         if isinstance(self.cell, Cell):
             assert self.features is not None  # __post_init__ saw to it
             check_sizes(in_features, self.features)
-            specs = self.cell.param_specs(in_features, self.features)
+            specs = specs_of(self.cell, in_features, self.features)
             params = {
                 name: self.param(name, spec.init, spec.shape, jax.numpy.float32)
                 for name, spec in specs.items()

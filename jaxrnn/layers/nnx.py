@@ -37,6 +37,12 @@ from jaxrnn.layers.run import (
 from jaxrnn.solvers.base import Steps
 
 
+def check_rngs(rngs: Any) -> None:
+    """Raises a TypeError where a layer is given no keys for its parameters."""
+    if not isinstance(rngs, nnx.Rngs):
+        raise TypeError(f"rngs must be flax.nnx.Rngs, got {rngs!r}; write nnx.Rngs(0).")
+
+
 class Embed(nnx.Module):
     """`jaxrnn.Embed` in NNX.
 
@@ -72,6 +78,7 @@ class Embed(nnx.Module):
         rngs: nnx.Rngs,
     ) -> None:
         check_table(vocab_size, features, dtype, param_dtype)
+        check_rngs(rngs)
         self.vocab_size = vocab_size
         self.features = features
         self.mask_zero = mask_zero
@@ -186,6 +193,7 @@ class _Recurrent(RecurrentOptions, _InFeatures, Layer):
     def __post_init__(self, rngs: nnx.Rngs) -> None:
         self.check()
         check_size("in_features", self.in_features)
+        check_rngs(rngs)
         for name, spec in self.specs(self.in_features).items():
             value = spec.init(rngs.params(), spec.shape, self.param_dtype)
             setattr(self, name, nnx.Param(value))

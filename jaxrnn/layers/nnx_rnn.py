@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxrnn.cells.base import Carry, Cell
+from jaxrnn.cells.base import Carry, Cell, specs_of
 from jaxrnn.layers.flax_rnn import (
     NO_STEP,
     Loop,
@@ -48,6 +48,7 @@ class RNN(nnx.Module):
         seed 0, False no keys; for the parameters of a jaxrnn cell.
 
     Raises:
+      TypeError: a `cell` that is neither.
       ValueError: a setting that is not for this kind of cell; a jaxrnn cell without
         its sizes or `rngs`, or with sizes below 1.
 
@@ -122,7 +123,7 @@ class RNN(nnx.Module):
         assert in_features is not None  # for the type checker
         assert features is not None
         check_sizes(in_features, features)
-        specs = self.cell.param_specs(in_features, features)
+        specs = specs_of(self.cell, in_features, features)
         self.names = tuple(specs)
         for name, spec in specs.items():
             value = spec.init(rngs.params(), spec.shape, jnp.float32)

@@ -11,8 +11,10 @@ from jaxrnn.cells.base import (
     Cell,
     Initializer,
     ParamSpec,
+    check_cell,
     check_dtype,
     check_size,
+    specs_of,
 )
 from jaxrnn.cells.gru import gru_cell
 from jaxrnn.cells.lstm import lstm_cell, with_unit_forget
@@ -159,7 +161,7 @@ class RecurrentOptions:
                     f"got {init!r}."
                 )
         cell = self.make_cell()
-        specs = cell.param_specs(in_features, self.features)
+        specs = specs_of(cell, in_features, self.features)
         if self.recurrent_kernel_init and "recurrent_kernel" not in specs:
             raise ValueError(
                 "recurrent_kernel_init draws a recurrent_kernel, which "
@@ -178,10 +180,18 @@ class CellOptions(RecurrentOptions):
     Attributes:
       cell: what happens at one time step. `bias_init` takes the place of the cell's
         own initial bias as a whole, an LSTM's forget gate with it.
+
+    Raises:
+      TypeError: a `cell` that is none, such as one of Flax.
     """
 
     _: dataclasses.KW_ONLY
     cell: Cell | None = None
+
+    def check(self) -> None:
+        if self.cell is not None:
+            check_cell(self.cell)
+        super().check()
 
     @property
     def has_noise(self) -> bool:

@@ -54,10 +54,14 @@ def classification_loss(
             "labels at once are for multi_label_loss."
         )
     if labels.shape != logits.shape[:-1]:
+        way_out = "let the model return logits (*labels.shape, classes)"
+        if labels.shape == (*logits.shape[:-1], 1):
+            way_out = "labels[..., 0] drops the last axis of 1"
+        elif labels.shape == logits.shape:
+            way_out = "labels.argmax(-1) makes numbers of one-hot rows"
         raise ValueError(
             f"labels must have the shape of logits {logits.shape} without its last "
-            f"axis, the classes, got {labels.shape}; labels[..., 0] drops a last axis "
-            "of 1."
+            f"axis, the classes, got {labels.shape}; {way_out}."
         )
     # JAX compares in the dtype of the labels, where 256 is 0 as an uint8.
     last = min(classes - 1, jnp.iinfo(labels.dtype).max)

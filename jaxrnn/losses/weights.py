@@ -104,9 +104,14 @@ def in_float32(values: Shaped[Any, "..."]) -> Float[Array, "..."]:
 
 def check_same_shape(name: str, found: Any, of: str, want: Any) -> None:
     """Raises unless two arrays that are compared number by number have one shape."""
-    if np.shape(found) != np.shape(want):
-        raise ValueError(
-            f"{name} and {of} must have the same shape, got {np.shape(found)} and "
-            f"{np.shape(want)}, which would be compared each with each; {of}[:, 0] "
-            "drops a last axis of 1."
-        )
+    one, other = np.shape(found), np.shape(want)
+    if one == other:
+        return
+    way_out = f"let the model return one number for each of {of}"
+    for side, shape, short in ((name, one, other), (of, other, one)):
+        if shape == (*short, 1):
+            way_out = f"{side}[..., 0] drops the last axis of 1"
+    raise ValueError(
+        f"{name} and {of} must have the same shape, got {one} and {other}, which would "
+        f"be compared each with each; {way_out}."
+    )

@@ -81,6 +81,16 @@ class Solver(Hashable, Protocol):
     ) -> tuple[Carry, Carry]: ...
 
 
+def check_solver(solver: Any) -> None:
+    """Raises a TypeError where a solver is a name, or a class that was not called."""
+    if isinstance(solver, type) or not callable(solver):
+        found = getattr(solver, "__name__", None) or repr(solver)
+        raise TypeError(
+            f"solver must be one of jaxrnn, such as jaxrnn.Scan(), got {found}; None "
+            "takes the default."
+        )
+
+
 def hold(mask: Bool[AnyArray, "*batch"] | None, new: Any, old: Any) -> Any:
     """Takes `new` where the mask is True and holds `old` where it is not.
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrnn import native
-from jaxrnn.cells.base import Cell, ElementwiseAdjoint
+from jaxrnn.cells.base import Cell, ElementwiseAdjoint, check_cell
 from jaxrnn.fused import launch
 from jaxrnn.solvers.base import Solver
 from jaxrnn.solvers.fused import Fused
@@ -51,12 +51,16 @@ def default_solver(
         would gather.
       platform: such as "cpu"; None = the one JAX runs on.
 
+    Raises:
+      TypeError: a `cell` that is none.
+
     Example:
       >>> default_solver(mgu, values=100 * 32 * 32, platform="cpu")
       Scan(unroll=1, project_first=False)
       >>> default_solver(mgu, values=100 * 32 * 32, platform="gpu").otherwise
       Scan(unroll=1, project_first=True)
     """
+    check_cell(cell)
     platform = platform or jax.default_backend()
     platform = "gpu" if platform == "cuda" else platform
     plain = default_scan(cell, values, platform=platform)

@@ -9,10 +9,12 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import NamedSharding
 from jaxtyping import PyTree
 
 from jaxrnn.data.batches import check_integers
+from jaxrnn.metrics import Mean
 from jaxrnn.train.devices import check_sharding, everywhere
 
 P = ParamSpec("P")
@@ -70,6 +72,86 @@ def checked_first(
         return function
 
     return decorate
+
+
+def check_key(name: str, key: Any) -> None:
+    """Raises a TypeError where a key is not from `jax.random.key`."""
+    dtype = getattr(key, "dtype", None)
+    if dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        found = repr(key) if dtype is None else f"an array of {dtype}"
+        raise TypeError(
+            f"{name} must be a typed key, got {found}; make one with "
+            "jax.random.key(seed)."
+        )
+
+
+def check_optimizer(optimizer: Any) -> None:
+    """Raises a TypeError where an optimizer is not one of Optax."""
+    if not isinstance(optimizer, optax.GradientTransformation):
+        found = getattr(optimizer, "__name__", None) or repr(optimizer)
+        raise TypeError(
+            f"optimizer must be an Optax transformation, got {found}; write "
+            "jaxrnn.keras_adam(0.001), say, or optax.adam(0.001)."
+        )
+
+
+def returned_by(
+    loss_fn: Callable[..., Any], *arguments: Any, with_carry: bool = False
+) -> Any:
+    """What a `loss_fn` returns, if it is a loss and means.
+
+    A program that is traced runs this once, so that it costs no update anything.
+
+    Args:
+      loss_fn: the function to call.
+      *arguments: what it takes.
+      with_carry: whether it returns a carry beside the means, for a stream.
+
+    Raises:
+      TypeError: a `loss_fn` that is no function, or returns something else.
+    """
+    form = "(loss, (carry, {name: Mean}))" if with_carry else "(loss, {name: Mean})"
+    way_out = (
+        "jaxrnn.squared_error_loss, classification_loss, binary_classification_loss "
+        "and multi_label_loss return a loss and its means; of losses of your own "
+        'loss = Mean.of(losses, batch.sample_weight) gives loss.value and {"loss": '
+        "loss}."
+    )
+    if not callable(loss_fn):
+        raise TypeError(
+            f"loss_fn must be a function (params, batch) -> {form}, got {loss_fn!r}; "
+            f"{way_out}"
+        )
+    returned = loss_fn(*arguments)
+    loss, means = _pair(returned)
+    if with_carry:
+        _, means = _pair(means)
+    is_scalar = isinstance(loss, float | int) or getattr(loss, "shape", None) == ()
+    are_means = isinstance(means, Mapping) and all(
+        isinstance(mean, Mean) for mean in means.values()
+    )
+    if not is_scalar or not are_means:
+        raise TypeError(
+            f"loss_fn must return {form}, the loss a scalar, got "
+            f"{_written(returned)}; {way_out}"
+        )
+    return returned
+
+
+def _pair(values: Any) -> tuple[Any, Any]:
+    is_one = isinstance(values, tuple) and len(values) == 2
+    return values if is_one else (None, None)
+
+
+def _written(tree: PyTree) -> str:
+    """A pytree with shapes and dtypes in place of its arrays."""
+
+    def written(leaf: Any) -> str:
+        if not hasattr(leaf, "dtype"):
+            return type(leaf).__name__
+        return f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
+
+    return str(jax.tree.map(written, tree)).replace("'", "")
 
 
 def check_order(order: Any, examples: int) -> None:

@@ -78,7 +78,7 @@ def train_epoch(
       moved, as Keras reports them.
 
     Raises:
-      TypeError: an order that is not of integers.
+      TypeError: an order that is not of integers; as `train_step`.
       ValueError: an empty dataset, arrays of different lengths, an order of another
         shape than (*models, examples) with the models of `state`, or with a row outside
         of the dataset; `batch_size` below 1, or no multiple of the devices.

@@ -17,7 +17,12 @@ from jaxrnn.data.batches import (
     num_examples,
 )
 from jaxrnn.metrics import Mean
-from jaxrnn.train.checks import check_all_integers, checked_first, rows_of
+from jaxrnn.train.checks import (
+    check_all_integers,
+    checked_first,
+    returned_by,
+    rows_of,
+)
 from jaxrnn.train.devices import divided, gathered, shared_size, take
 from jaxrnn.train.over import Over
 from jaxrnn.train.programs import program
@@ -62,6 +67,7 @@ def evaluate(
       `{name: Mean}`; `jaxrnn.metrics.values` makes floats of them.
 
     Raises:
+      TypeError: a `loss_fn` that returns something else.
       ValueError: an empty dataset, arrays of different lengths, integers that do not
         fit into 32 bits, `batch_size` below 1.
 
@@ -77,10 +83,11 @@ def evaluate(
     """
 
     def means(params: PyTree) -> dict[str, Mean]:
-        def batch_means(batch: tuple[Array, Array]) -> dict[str, Mean]:
-            rows, valid = batch
+        def batch_means(chosen: tuple[Array, Array]) -> dict[str, Mean]:
+            rows, valid = chosen
             taken = take(sharding, dataset, rows)
-            return loss_fn(params, as_batch(taken, divided(sharding, valid)))[1]
+            batch = as_batch(taken, divided(sharding, valid))
+            return returned_by(loss_fn, params, batch)[1]
 
         order = jnp.arange(num_examples(dataset))
         batches = cut_order(order, shared_size(sharding, batch_size))

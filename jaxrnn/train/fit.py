@@ -2,7 +2,7 @@
 
 import contextlib
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,6 +21,7 @@ from jaxrnn.data.batches import (
     num_examples,
 )
 from jaxrnn.train.checkpoints import Checkpoints, shapes_of, to_json
+from jaxrnn.train.checks import check_key
 from jaxrnn.train.devices import check_sharding, everywhere, sent
 from jaxrnn.train.evaluate import evaluate
 from jaxrnn.train.logs import Checks, OnEpoch
@@ -29,7 +30,7 @@ from jaxrnn.train.parts import Batches, Rows
 from jaxrnn.train.plateaus import EarlyStopping, check_monitor
 from jaxrnn.train.processes import first_says, one_of_them, told_of_lost_ones
 from jaxrnn.train.rates import LearningRate, rates, with_rates
-from jaxrnn.train.run import Run, check_finite, check_last
+from jaxrnn.train.run import Run, check_finite, check_last, check_names
 from jaxrnn.train.state import TrainState
 from jaxrnn.train.stops import Interrupted, Signals, signals
 from jaxrnn.train.update import LossFn
@@ -52,7 +53,7 @@ def fit(
     early_stopping: EarlyStopping | None = None,
     over: Over | None = None,
     sharding: NamedSharding | None = None,
-    on_epoch: OnEpoch | tuple[OnEpoch, ...] = (),
+    on_epoch: OnEpoch | Sequence[OnEpoch] = (),
     history: Mapping[str, Any] | None = None,
     checkpoints: Checkpoints | None = None,
     allow_non_finite: bool = False,
@@ -97,21 +98,22 @@ def fit(
         devices: see `train_epoch` for a Dataset in memory, which all processes have
         whole, and `train_batches` for a function.
       on_epoch: `(epoch, record, state) -> None` after every epoch, such as
-        `jaxrnn.logs.print_epoch`, or several as a tuple (see `jaxrnn.logs`). Of several
+        `jaxrnn.logs.print_epoch`, or several in a list (see `jaxrnn.logs`). Of several
         processes each calls its own; give what writes to the first one alone:
         `on_epoch=log if jax.process_index() == 0 else ()`.
       history: of epochs that were trained before, by an earlier call that returned it
         and `state`; the first epoch is the one after them. So 3 epochs, and 6 with the
         history of the 3, are 6 epochs at once, but for early stopping, which begins
-        anew.
+        anew. The names in it must be those of this call: `validation` or
+        `learning_rate` can neither be added nor left out.
       checkpoints: where to keep the run. Where it holds one already, training goes on
         from there, in place of `state`, and ends with the bits of a run that was never
         stopped (as long as `updates` of `Checkpoints` stays the same). That it is the
-        same run is told by keys, rows, batch size and the shapes of state and dataset;
-        other values of the same shapes are not noticed. A SIGTERM or
-        SIGINT then ends the updates in flight, writes a checkpoint and raises
-        `Interrupted`. A function that makes batches must make the same ones for an
-        epoch; within an epoch, those that were trained on are read and left out.
+        same run is told by keys, rows, batch size, the shapes of state and dataset and
+        the names in the history; other values of the same shapes are not noticed. A
+        SIGTERM or SIGINT then ends the updates in flight, writes a checkpoint and
+        raises `Interrupted`. A function that makes batches must make the same ones for
+        an epoch; within an epoch, those that were trained on are read and left out.
       allow_non_finite: goes on where a loss or metric of training becomes NaN or
         infinite, in place of raising. (Of several models it is the last finite one that
         stops them.)
@@ -124,12 +126,14 @@ def fit(
     Raises:
       NonFinite: training broke; with the epoch, the updates, and the last good state.
       Interrupted: by a signal, with `checkpoints`; with the state and the history.
-      TypeError: a key that is not from `jax.random.key`, rows that are not integers.
+      TypeError: a state, dataset, key, rule or optimizer that is none, rows that are
+        not integers, a `loss_fn` that returns something else.
       ValueError: an empty dataset, arrays of different lengths, epochs or batch_size
         below 1, fewer epochs than history or checkpoints have, keys or rows that do not
         fit the models, rows outside of the dataset or of a function, a monitor that is
         not in the history, `learning_rate` for an optimizer that is not adjustable,
-        checkpoints of another run, a `sharding` that does not divide the rows.
+        checkpoints or a history of another run, a `sharding` that does not divide the
+        rows.
 
     Example:
       >>> def loss_fn(params, batch):
@@ -194,7 +198,7 @@ def fit(
     """
     check_count("epochs", epochs)
     check_count("batch_size", batch_size)
-    _check_kinds(dataset, validation, checkpoints)
+    _check_kinds(state, dataset, validation, on_epoch, early_stopping, checkpoints)
     for part in (dataset, validation):
         if isinstance(part, Dataset):
             check_dataset(part)
@@ -223,11 +227,17 @@ def fit(
         )
     else:
         parts = Batches(dataset, updates, sharding, options)
-    reports = on_epoch if isinstance(on_epoch, tuple) else (on_epoch,)
-    names = parts.names(state)
-    if names is not None:
-        names |= {f"val_{name}" for name in names} if validation is not None else set()
-        names |= set(rates(state)) if learning_rate is not None else set()
+    reports = (on_epoch,) if callable(on_epoch) else tuple(on_epoch)
+
+    def with_others(names: set[str]) -> set[str]:
+        """All names of the history, from those of the means of training."""
+        of_validation = {f"val_{name}" for name in names}
+        of_rates = set(rates(state)) if learning_rate is not None else set()
+        return names | of_rates | (of_validation if validation is not None else set())
+
+    of_loss = parts.names(state)
+    if of_loss is not None:
+        names = with_others(of_loss)
         check_monitor(early_stopping, names)
         check_monitor(learning_rate, names)
         of_models = dict.fromkeys(sorted(names), np.zeros(state.step.shape))
@@ -254,6 +264,10 @@ def fit(
                 "folder and no history."
             )
 
+        goes_on = run.epoch > 0 or run.done > 0
+        if goes_on and of_loss is not None:
+            check_names(run, of_loss, with_others(of_loss))
+            goes_on = False
         before = run
 
         def keep(*, due: bool) -> None:
@@ -283,6 +297,10 @@ def fit(
                 run = run._replace(state=changed)
             before, part_means, by_update = run, {}, None
             for part in parts(run.epoch, run.done, run.position):
+                # From the host: the first batch tells.
+                if goes_on and (of_loss := parts.names(run.state)) is not None:
+                    check_names(run, of_loss, with_others(of_loss))
+                goes_on = False
                 before = run
                 state, part_means, by_update, count = part(run.state)
                 run = run.after_part(state, part_means, count, parts.position())
@@ -324,8 +342,32 @@ def fit(
     return state, run.arrays()
 
 
-def _check_kinds(dataset: Any, validation: Any, checkpoints: Any) -> None:
+def _check_kinds(
+    state: Any,
+    dataset: Any,
+    validation: Any,
+    on_epoch: Any,
+    early_stopping: Any,
+    checkpoints: Any,
+) -> None:
     """What people write who know another `fit`."""
+    if not isinstance(state, TrainState):
+        raise TypeError(
+            f"state must be a TrainState, got {type(state).__name__}; write "
+            "init_state(params, optimizer)."
+        )
+    several = on_epoch if isinstance(on_epoch, Sequence) else [on_epoch]
+    for report in several:
+        if not callable(report):
+            raise TypeError(
+                "on_epoch must be a function (epoch, record, state) -> None, or some, "
+                f"got {report!r}; write on_epoch=jaxrnn.logs.print_epoch, say."
+            )
+    if not isinstance(early_stopping, EarlyStopping | None):
+        raise TypeError(
+            f"early_stopping must be jaxrnn.EarlyStopping, got {early_stopping!r}; "
+            "write EarlyStopping(patience=3), say."
+        )
     if not isinstance(dataset, Dataset) and not callable(dataset):
         raise TypeError(
             "dataset must be a data.Dataset, or a function epoch -> batches, got "
@@ -358,11 +400,7 @@ def _check_over(over: Over | None, dataset: Any, state: TrainState) -> None:
 
 
 def _check_key(name: str, key: Any, state: TrainState) -> None:
-    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        raise TypeError(
-            f"{name} must be a typed key, got an array of {key.dtype}; "
-            "make one with jax.random.key(seed)."
-        )
+    check_key(name, key)
     if key.shape != state.step.shape:
         raise ValueError(
             f"{name} must have one key per model, shape {state.step.shape}, got "
@@ -376,6 +414,7 @@ def _check_rows(rows: Any, dataset: Any, state: TrainState) -> None:
             "rows are those of a Dataset in memory, got a function that makes batches; "
             "let it leave out the others, or give a Dataset."
         )
+    rows = np.asarray(rows)
     if not jnp.issubdtype(rows.dtype, jnp.integer):
         raise TypeError(
             f"rows must be integers, got an array of {rows.dtype}; np.flatnonzero "
@@ -388,7 +427,6 @@ def _check_rows(rows: Any, dataset: Any, state: TrainState) -> None:
             "models the same rows."
         )
     examples = num_examples(dataset)
-    rows = np.asarray(rows)
     if rows.min() < 0 or rows.max() >= examples:
         raise ValueError(
             f"rows must lie in the dataset, from 0 to {examples - 1}, got "

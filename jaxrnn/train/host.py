@@ -15,7 +15,7 @@ from jaxtyping import Array, Int, Key
 from jaxrnn.data.batches import Batch, check_batch
 from jaxrnn.data.trees import leaves_of
 from jaxrnn.metrics import Mean
-from jaxrnn.train.checks import check_all_integers
+from jaxrnn.train.checks import check_all_integers, returned_by
 from jaxrnn.train.devices import by_rows, check_sharding, everywhere
 from jaxrnn.train.processes import of_all
 from jaxrnn.train.programs import program
@@ -62,6 +62,7 @@ def train_batches(
       As `train_epoch`.
 
     Raises:
+      TypeError: as `train_step`.
       ValueError: no batch at all, `updates_per_call` below 1, a batch that differs in
         the rows of its arrays, has integers that do not fit into 32 bits, or cannot be
         shared out equally to the devices; other numbers or shapes of batches in one
@@ -185,6 +186,7 @@ def _train_group(
 
     batch = jax.tree.map(at(0), group)
     noise = () if noise_key is None else (noise_key,)
-    _, shapes = jax.eval_shape(loss_fn, state.params, batch, *noise)
+    loss = functools.partial(returned_by, loss_fn)
+    _, shapes = jax.eval_shape(loss, state.params, batch, *noise)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     return jax.lax.fori_loop(0, count, train_on, (state, zeros))

@@ -5,6 +5,7 @@ update or None, number of updates)`. A part does not use up the state that it is
 """
 
 import collections
+import functools
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -18,6 +19,7 @@ from jaxtyping import Array, Int, UInt32
 
 from jaxrnn.data.batches import Batch, Dataset, num_examples
 from jaxrnn.metrics import Mean
+from jaxrnn.train.checks import returned_by
 from jaxrnn.train.devices import sent
 from jaxrnn.train.epoch import keeping_epoch
 from jaxrnn.train.host import train_batches
@@ -93,9 +95,17 @@ class Batches:
         self.dataset, self.updates = dataset, updates
         self.options = {**options, "sharding": sharding}
         self.batches: Any = None  # of the epoch that is going on
+        self.ahead: _Counted | None = None  # those of its next part
 
-    def names(self, state: TrainState) -> None:
-        """Not known: nothing is read before the first epoch."""
+    def names(self, state: TrainState) -> set[str] | None:
+        """Of the means of the next batch; None before an epoch, and without one."""
+        first = self.ahead.peeked() if self.ahead else []
+        if not first:
+            return None
+        key = self.options["noise_key"]
+        noise = [] if key is None else [key]
+        loss = functools.partial(returned_by, self.options["loss_fn"])
+        return set(jax.eval_shape(loss, state.params, *first, *noise)[1])
 
     def position(self) -> str:
         """Where the batches stand, as JSON; empty where they cannot say it."""
@@ -115,8 +125,8 @@ class Batches:
         else:
             collections.deque(itertools.islice(batches, done), maxlen=0)
         while True:
-            counted = _Counted(itertools.islice(batches, self.updates))
-            if done and counted.is_empty():
+            self.ahead = counted = _Counted(itertools.islice(batches, self.updates))
+            if done and not counted.peeked():
                 return
 
             def part(state: TrainState, counted: "_Counted" = counted) -> Any:
@@ -148,10 +158,11 @@ class _Counted:
     def __init__(self, of: Iterator[Any]) -> None:
         self.of, self.number = of, 0
 
-    def is_empty(self) -> bool:
+    def peeked(self) -> list[Any]:
+        """The first one, which stays; none of an iterator that is empty."""
         first = list(itertools.islice(self.of, 1))
         self.of = itertools.chain(first, self.of)
-        return not first
+        return first
 
     def __iter__(self) -> Iterator[Any]:
         for one in self.of:

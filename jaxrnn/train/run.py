@@ -132,6 +132,25 @@ class Run(NamedTuple):
         )
 
 
+def check_names(run: Run, of_loss: set[str], names: set[str]) -> None:
+    """Raises where a run that goes on would record other values than it did before.
+
+    Args:
+      run: as it was kept, or given as a history.
+      of_loss: the names that `loss_fn` returns.
+      names: all names of the history to come.
+    """
+    for before, now in ((run.history, names), (run.so_far, of_loss)):
+        if before and set(before) != now:
+            raise ValueError(
+                f"a run that goes on must record what it did before, {sorted(before)}, "
+                f"got {sorted(now)}; give fit the loss_fn, validation and "
+                "learning_rate that it began with, or give its state to another fit, "
+                "without a history and with another folder. Nothing was trained, and "
+                "what is kept stays as it is."
+            )
+
+
 def _mean(kept: Any) -> Mean:
     return Mean(*(jnp.asarray(from_json(x)) for x in kept))
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, Key, PyTree
 
+from jaxrnn.train.checks import check_key, check_optimizer
 from jaxrnn.train.programs import program
 
 
@@ -26,11 +27,15 @@ class TrainState(NamedTuple):
 def init_state(params: PyTree, optimizer: optax.GradientTransformation) -> TrainState:
     """The state before the first update, of parameters that exist.
 
+    Raises:
+      TypeError: an `optimizer` that is not one of Optax.
+
     Example:
       >>> state = init_state({"w": jnp.zeros(3)}, keras_rmsprop())
       >>> state.step.item()
       0
     """
+    check_optimizer(optimizer)
     return TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
 
 
@@ -53,6 +58,10 @@ def create_train_state(
     Returns:
       A `TrainState`, whose leaves have the leading axes of `key`.
 
+    Raises:
+      TypeError: a key that is not from `jax.random.key`, an `optimizer` that is not
+        one of Optax.
+
     Example:
       >>> layer = GRU(4)
       >>> inputs = jnp.zeros((1, 5, 3))  # (batch, time, in_features)
@@ -68,6 +77,7 @@ def create_train_state(
     def create(key: Key[Array, ""]) -> TrainState:
         return init_state(init_fn(key), optimizer)
 
+    check_key("key", key)
     for _ in key.shape:
         create = jax.vmap(create)
     return create(key)

@@ -16,6 +16,7 @@ from jaxrnn.train.checks import (
     check_all_integers,
     checked_first,
     everything_everywhere,
+    returned_by,
 )
 from jaxrnn.train.devices import by_rows
 from jaxrnn.train.over import Over
@@ -110,7 +111,8 @@ def train_stream(
       while the parameters moved.
 
     Raises:
-      TypeError: a carry of integers that becomes one of floats.
+      TypeError: a carry of integers that becomes one of floats, a `loss_fn` that
+        returns something else.
       ValueError: `chunk` below 1, arrays that differ in (batch, time), or integers that
         do not fit into 32 bits.
 
@@ -158,6 +160,7 @@ def train_stream(
                 loss_fn=loss_fn,
                 optimizer=optimizer,
                 noise_key=noise_key,
+                with_carry=True,
             )
             return (state, _as_before(new, carry)), means
 
@@ -195,7 +198,8 @@ def evaluate_stream(
       The carry after the last step, and `{name: Mean}`.
 
     Raises:
-      TypeError: a carry of integers that becomes one of floats.
+      TypeError: a carry of integers that becomes one of floats, a `loss_fn` that
+        returns something else.
       ValueError: `chunk` below 1, arrays that differ in (batch, time), or integers that
         do not fit into 32 bits.
 
@@ -214,7 +218,7 @@ def evaluate_stream(
 
     def one_pass(params: PyTree, carry: PyTree) -> tuple[PyTree, dict[str, Mean]]:
         def read(carry: PyTree, part: PyTree) -> tuple[PyTree, dict[str, Mean]]:
-            _, (new, means) = loss_fn(params, carry, part)
+            _, (new, means) = returned_by(loss_fn, params, carry, part, with_carry=True)
             return _as_before(new, carry), means
 
         return _over_chunks(read, carry, stream, chunk)

@@ -1,5 +1,6 @@
 """What is one update? A gradient, through the optimizer, to the next parameters."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,13 @@ from jaxtyping import Array, Key, PyTree
 
 from jaxrnn.data.batches import Batch, check_batch
 from jaxrnn.metrics import Mean
-from jaxrnn.train.checks import check_all_integers, checked_first
+from jaxrnn.train.checks import (
+    check_all_integers,
+    check_key,
+    check_optimizer,
+    checked_first,
+    returned_by,
+)
 from jaxrnn.train.programs import program
 from jaxrnn.train.state import TrainState
 
@@ -25,6 +32,7 @@ def update(
     loss_fn: LossFn | StreamLossFn,
     optimizer: optax.GradientTransformation,
     noise_key: Key[Array, ""] | None,
+    with_carry: bool = False,
 ) -> tuple[TrainState, Any]:
     """One update, to be compiled as a part of something larger.
 
@@ -34,18 +42,26 @@ def update(
       loss_fn: returns the loss, and something beside it.
       optimizer: an Optax transformation.
       noise_key: None, or folded with the step and given to `loss_fn` at the end.
+      with_carry: whether `loss_fn` is that of a stream.
 
     Returns:
       The next state, and what `loss_fn` returns beside the loss.
 
     Raises:
+      TypeError: a `noise_key`, `loss_fn` or `optimizer` that is none, a `loss_fn` that
+        returns something else than a loss and means.
       ValueError: a `Batch` among the arguments whose arrays differ in their rows.
     """
     for argument in arguments:
         if isinstance(argument, Batch):
             check_batch(argument)
-    noise = () if noise_key is None else (jax.random.fold_in(noise_key, state.step),)
-    gradients, aux = jax.grad(loss_fn, has_aux=True)(state.params, *arguments, *noise)
+    check_optimizer(optimizer)
+    noise = ()
+    if noise_key is not None:
+        check_key("noise_key", noise_key)
+        noise = (jax.random.fold_in(noise_key, state.step),)
+    loss = functools.partial(returned_by, loss_fn, with_carry=with_carry)
+    gradients, aux = jax.grad(loss, has_aux=True)(state.params, *arguments, *noise)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     return TrainState(params, opt_state, state.step + 1), aux
@@ -81,6 +97,8 @@ def train_step(
       The next state, and the means of the batch before the update.
 
     Raises:
+      TypeError: a `loss_fn` that returns something else, an `optimizer` or a
+        `noise_key` that is none.
       ValueError: arrays of the batch that differ in their number of rows, or have none;
         integers that do not fit into 32 bits.
 

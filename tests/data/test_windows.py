@@ -125,6 +125,34 @@ def test_what_has_no_windows(series, options, message, untyped):
         untyped(windows)(series, **{"width": 4} | options)
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: windows(SERIES, 4, targets="load"), "got 'load'; list(frame.columns)"),
+        (lambda: windows(SERIES[:, 0], 4, targets="load"), "got 'load'; list(frame."),
+        (lambda: windows(SERIES, 4, targets=[0, 1.0]), "or a list of some, got [0, 1."),
+        (lambda: windows(SERIES, "4"), "width must be a whole number, got '4'"),
+        (lambda: Scale.of(SERIES).invert(SERIES, targets=["a"]), "some, got ['a']; li"),
+        (lambda: split_in_time(SERIES, 0.8, width=4), "got 0.8; [int(0.8 * len(ser"),
+        (lambda: split_in_time(SERIES, 12, width=4), "must be a list of steps, whole"),
+        (lambda: split_in_time(SERIES, [0.8], width=4), "counted from 0, got [0.8]"),
+        (lambda: split_in_time([SERIES] * 9, [5], width=4), "got a list of several; w"),
+    ],
+)
+def test_columns_and_cuts_are_counted(call, message, untyped):
+    with pytest.raises(TypeError, match=re.escape(message)):
+        untyped(call)()
+
+
+def test_ways_out_of_names_and_shares(untyped):
+    column = ["price", "load", "wind"].index("load")
+    for targets in (column, np.int64(column)):
+        want = untyped(windows)(SERIES, 4, targets=targets).targets
+        np.testing.assert_array_equal(want, SERIES[4:, 1].astype(np.float32))
+    first, rest = split_in_time(SERIES, [int(0.8 * len(SERIES))], width=4)
+    assert (len(first), len(rest)) == (18, 4 + 5)
+
+
 def test_a_gap_is_named_and_cut_at():
     """NaN raises; the way out, the pieces as several series, has no window over it."""
     broken = SERIES.copy()

@@ -81,12 +81,12 @@ def train(kind, folder=None, updates=None, **options):
         "validation": data.Dataset(-INPUTS, -INPUTS.sum(axis=1)),
         "learning_rate": jaxrnn.ReduceOnPlateau(patience=1, factor=0.5),
         "early_stopping": jaxrnn.EarlyStopping("loss", patience=5),
+        "loss_fn": loss_fn,
         **options,
     }
     return jaxrnn.fit(
-        new_state(shape),
+        given.pop("state", None) or new_state(shape),
         SOURCES.get(kind, DATASET),
-        loss_fn=loss_fn,
         optimizer=OPTIMIZER,
         key=keys[0],
         noise_key=keys[1],
@@ -266,6 +266,53 @@ def test_checkpoints_of_another_run_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"differs in .*'shuffle'"):
         train("memory", tmp_path, shuffle=False)
     assert digest(train("memory", tmp_path)) == digest(train("memory"))
+
+
+def with_accuracy(params, batch, key=None):
+    loss, means = loss_fn(params, batch, key)
+    return loss, means | {"accuracy": means["loss"]}
+
+
+NAMES = {
+    "added": {"validation": DATASET},
+    "rate": {"learning_rate": lambda epoch, rate, history: rate},
+    "metric": {"loss_fn": with_accuracy},
+}
+
+
+@pytest.mark.parametrize("kind", ["memory", "host"])
+def test_a_run_goes_on_with_the_names_of_its_history(kind, tmp_path):
+    """Else its values could not be put side by side; nothing is lost by asking."""
+    run = functools.partial(train, kind, validation=None, learning_rate=None)
+    run(folder=tmp_path, epochs=1)
+    said = r"record what it did before, \['loss'\], got \[.*; give fit the loss_fn"
+    for other in NAMES.values():
+        with pytest.raises(ValueError, match=said):
+            run(folder=tmp_path, epochs=2, **other)
+    with pytest.raises(ValueError, match=r"\['loss', 'val_loss'\], got \['loss'\]"):
+        run(epochs=2, history={"loss": [1.0], "val_loss": [1.0]})
+    state, history = ran = run(folder=tmp_path, epochs=2)
+    assert digest(ran) == digest(run(epochs=2))
+    assert list(history) == ["loss"]
+    # The way out: the state of that run, to another history.
+    _, history = run(state=state, epochs=1, validation=DATASET)
+    assert {name: len(x) for name, x in history.items()} == {"loss": 1, "val_loss": 1}
+
+
+def test_a_run_that_stopped_within_an_epoch_goes_on_with_its_means(
+    tmp_path, monkeypatch
+):
+    def die(self, arrays, facts):
+        save(self, arrays, facts)
+        raise Killed
+
+    save = Kept.save
+    monkeypatch.setattr(Kept, "save", die)
+    run = functools.partial(train, "host", tmp_path, 4, epochs=1, early_stopping=None)
+    with pytest.raises(Killed):
+        run()
+    with pytest.raises(ValueError, match=r"\['loss'\], got \['accuracy', 'loss'\]"):
+        run(loss_fn=with_accuracy)
 
 
 def test_how_often_and_how_many(tmp_path, monkeypatch):

@@ -33,20 +33,27 @@ fit = functools.partial(
         ({"dataset": (np.ones(2), np.ones(2))}, "got tuple; write data.Dataset(inputs"),
         ({"validation": (np.ones(2), np.ones(2))}, "got tuple; write data.Dataset(inp"),
         ({"checkpoints": "runs/a"}, "got 'runs/a'; write Checkpoints('runs/a')"),
+        ({"state": {}}, "must be a TrainState, got dict; write init_state(params, opt"),
+        ({"early_stopping": 3}, "got 3; write EarlyStopping(patience=3), say"),
+        ({"on_epoch": ["loss"]}, "got 'loss'; write on_epoch=jaxrnn.logs.print_epoch"),
+        ({"key": 0}, "key must be a typed key, got 0; make one with jax.random.key(s"),
+        ({"loss_fn": lambda p, batch: p["w"]}, "return (loss, {name: Mean}), the loss"),
+        ({"loss_fn": "mse"}, "loss_fn must be a function (params, batch) -> (loss, {n"),
+        ({"optimizer": "adam"}, "must be an Optax transformation, got 'adam'; write j"),
     ],
 )
 def test_what_other_fits_take_is_explained(changed, words, untyped):
     params, optimizer = {"w": jnp.zeros(())}, jaxrnn.keras_adam()
-    given = {"dataset": data.Dataset(np.ones((2, 1)), np.ones(2)), **changed}
+    given = {
+        "state": jaxrnn.init_state(params, optimizer),
+        "dataset": data.Dataset(np.ones((2, 1)), np.ones(2)),
+        "loss_fn": loss_fn,
+        "optimizer": optimizer,
+        "key": jax.random.key(0),
+        "epochs": 1,
+    }
     with pytest.raises(TypeError, match=re.escape(words)):
-        untyped(jaxrnn.fit)(
-            jaxrnn.init_state(params, optimizer),
-            **given,
-            loss_fn=None,
-            optimizer=optimizer,
-            key=jax.random.key(0),
-            epochs=1,
-        )
+        untyped(jaxrnn.fit)(**given | changed)
 
 
 @pytest.mark.parametrize("over", [jax.vmap, jaxrnn.one_by_one])
