@@ -263,3 +263,21 @@ def test_squared_error_is_keras():
     )
     kept = each[np.asarray(mask)].sum() / (np.asarray(mask) * weight[:, None]).sum()
     np.testing.assert_allclose(loss, kept, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (
+            lambda: jaxrnn.Forecaster(jaxrnn.gru, 3),
+            r"Forecaster takes a layer.* got the cell gru",
+        ),
+        (
+            lambda: jaxrnn.TextClassifier(9, 2, jaxrnn.LSTM),
+            r"TextClassifier takes a layer.* got <class",
+        ),
+    ],
+)
+def test_a_model_takes_a_layer(make, words, untyped):
+    with pytest.raises(TypeError, match=words):
+        untyped(make)()

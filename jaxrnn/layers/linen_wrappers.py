@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 from jaxtyping import Array, Bool, Float
 
-from jaxrnn.cells.base import AnyArray, Carry
+from jaxrnn.cells.base import AnyArray, Carry, Cell
 from jaxrnn.cells.noise import check_rate
 from jaxrnn.layers.combine import (
     NO_STEP,
@@ -37,6 +37,12 @@ def adopted(layer: Any, by: nn.Module) -> Any:
     there with it. A copy is free of both. The clone that `nn.remat(Bidirectional)` and
     other lifted classes make of themselves holds what they hold, in its scope.
     """
+    if not isinstance(layer, nn.Module):
+        found = f"the cell {layer.name}" if isinstance(layer, Cell) else f"{layer!r}"
+        raise TypeError(
+            f"{type(by).__name__} takes a layer, such as jaxrnn.LSTM(32), got {found}; "
+            "a cell runs in jaxrnn.Recurrent(32, cell=...)."
+        )
     lifted = isinstance(layer.parent, type(by)) and type(layer.parent) is not type(by)
     free = (by.parent is None and lifted) or not isinstance(layer.parent, nn.Module)
     return layer if free else layer.copy(parent=None)

@@ -75,6 +75,7 @@ def apply(model, params, inputs):
 def folder(tmp_path_factory):
     """All layers, as Keras 3 saves them in three ways, and what it predicts."""
     folder = unpack(tmp_path_factory.mktemp("keras"))
+    keras.utils.clear_session()  # Keras numbers its names through a process
     model = all_layers()
     with keras_rules():
         model.save(folder / "all.keras")
