@@ -2,7 +2,7 @@
 
 Command    python experiments/keras_tutorials.py --seeds 10 --first-epochs 200
            (needs keras, which the extra "dev" brings; runs on its JAX backend)
-Time       about 30 minutes on 2 cores; 5 with --seeds 3 --first-epochs 0
+Time       30 to 40 minutes on 2 cores; 5 with --seeds 3 --first-epochs 0
 Expect     test accuracy 001 0.78 to 0.86, 002 0.79 to 0.82, 004a 0.78 to 0.79, 004b
            0.71 to 0.75; sine test MSE 0.10 to 0.115
 
