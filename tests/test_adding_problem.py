@@ -72,6 +72,7 @@ def test_each_model_stops_by_itself(over):
     np.testing.assert_array_equal(losses[2], [np.nan])
 
 
+@pytest.mark.slow
 def test_gru_learns_short_sequences(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(adding_problem, "LAYERS", {"GRU": jaxrnn.GRU})
     monkeypatch.setattr(adding_problem, "LINEAR_LAYERS", {})

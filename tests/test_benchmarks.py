@@ -126,6 +126,7 @@ def small(monkeypatch):
     monkeypatch.setattr(machine, "ceilings", ceilings)
 
 
+@pytest.mark.slow
 def test_speed_measures_updates_gradients_and_growth(small, tmp_path):
     del small
     speed.main(repeats=1, shapes=("tiny",), layers=("simple_rnn",), out=tmp_path)
@@ -153,6 +154,7 @@ def test_speed_measures_updates_gradients_and_growth(small, tmp_path):
         assert (picture < 128).mean() > 0.005
 
 
+@pytest.mark.slow
 def test_parallel_times_what_fits(tmp_path):
     options = {"features": 4, "of_deer": 3, "times": (20,), "batches": (2,)}
     cells = ("gru", "min_gru")

@@ -345,6 +345,6 @@ def test_a_carry_of_other_axes_is_refused():
     with pytest.raises(
         ValueError, match=r"carry of arrays \(3, 'features'\), got \(3,"
     ):
-        jaxrnn.rnn(
+        jaxrnn.rnn_carries(
             cell, fresh(jaxrnn.simple_rnn, 8), normal(9, 3, 4), solver=jaxrnn.Deer()
         )

@@ -65,6 +65,7 @@ def test_a_table_and_a_spread():
     assert report.mean_and_spread([0.5], digits=1) == "0.5"
 
 
+@pytest.mark.slow
 def test_sentences_are_told_apart(tmp_path):
     printed = run("sentences.py", "--seeds", 2, "--out", tmp_path, **QUICK)
     records = files.read_json_lines(tmp_path / "sentences.jsonl")
@@ -74,6 +75,7 @@ def test_sentences_are_told_apart(tmp_path):
     assert_picture(tmp_path / "sentences.png")
 
 
+@pytest.mark.slow
 def test_sine_lands_where_keras_lands(tmp_path):
     """The tutorial's layout has a test MSE of 0.095 to 0.125, and a dead kernel."""
     printed = run("sine.py", "--seeds", 2, "--out", tmp_path, **QUICK)

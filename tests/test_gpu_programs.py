@@ -37,6 +37,7 @@ def assert_at_most(found, limits):
         assert loop.library_calls == 0, found  # the products are XLA's own kernels
 
 
+@pytest.mark.slow
 @compiles_for_gpu
 @pytest.mark.parametrize("cell", PER_STEP)
 def test_launches_of_a_gradient(cell):
@@ -59,6 +60,7 @@ def test_launches_of_a_gradient(cell):
     assert fused.loops == []
 
 
+@pytest.mark.slow
 @compiles_for_gpu
 def test_launches_of_an_epoch():
     """Of tutorial 002, by a GPU's default: a loop over updates, two kernels of ours.

@@ -693,6 +693,7 @@ def test_first_steps(optimizer_name):
     check_first_steps(optimizer_name, ids, labels)
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 @pytest.mark.parametrize("optimizer_name", TRAINED)
 def test_first_steps_on_reviews(optimizer_name, tmp_path):

@@ -96,6 +96,7 @@ def gradient_memory(cell, time, batch, features, solver=None, in_features=None):
     return memory(jax.grad(loss), params, inputs)[0]
 
 
+@pytest.mark.slow
 def test_deer_keeps_jacobians_and_checkpoints_those_of_a_chunk():
     """Three arrays of them and some of carries; eight chunks take an eighth."""
     time, batch, features = 256, 2, 16

@@ -110,6 +110,7 @@ def to_keras(params):
     return to_weights(params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_trains_as_keras(case):
     model, loss, targets, *_ = CASES[case]

@@ -140,6 +140,7 @@ def in_fresh_python(code, **environment):
     )
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_the_command_repairs_a_truncated_library(tmp_path):
     """A process that loaded it would end by SIGBUS."""
@@ -241,6 +242,7 @@ print(*(str(x.message) for x in found), sep="\\n")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "message"),
     [

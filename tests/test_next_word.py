@@ -140,6 +140,7 @@ def test_continuation_is_the_one_of_reading_all_again():
     assert set(itertools.chain(*samples)) == {4, 5, 6, 7}  # never 0 to 3
 
 
+@pytest.mark.slow
 def test_next_word_runs_from_reviews_to_table(tmp_path, monkeypatch, capsys):
     rows = np.stack([text(10, seed) for seed in range(30)])
     rows[::3, :4], rows[::3, 4] = 0, 1

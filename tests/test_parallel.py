@@ -73,6 +73,7 @@ def derivatives(name, solver, *, once):
     return jax.jit(both)
 
 
+@pytest.mark.slow
 @IN_FLOAT64
 @EVERY_CASE
 def test_forward_mode_and_second_derivatives(name, solver):
@@ -108,6 +109,7 @@ def test_second_derivative_within_a_scan_is_right_or_refused(forward):
         twice(solver)
 
 
+@pytest.mark.slow
 @IN_FLOAT64
 @EVERY_CASE
 def test_vmap_within_vmap(name, solver):

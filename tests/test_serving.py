@@ -49,6 +49,7 @@ def blocks(place):
     return re.findall(rf"<!-- {place} -->\n```python\n(.*?)```", text, re.S)
 
 
+@pytest.mark.slow
 def test_the_page_says_how(tmp_path, monkeypatch, untyped):
     monkeypatch.chdir(tmp_path)
     names = {}

@@ -33,6 +33,7 @@ def in_fresh_python(code, **environment):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_a_first_update_is_two_programs_and_two_of_a_key():
     """The initial state and the update; eagerly, initial values alone are dozens."""
     stages = startup.in_fresh_python("jit", programs=None)
@@ -40,6 +41,7 @@ def test_a_first_update_is_two_programs_and_two_of_a_key():
     assert {"python", "import jaxrnn", "init", "update: compile"} < set(stages)
 
 
+@pytest.mark.slow
 def test_a_first_epoch_of_fit_is_three_programs():
     code = """
 import json

@@ -102,6 +102,7 @@ def test_levels_follow_one_another():
     assert solved
 
 
+@pytest.mark.slow
 def test_lstm_tracks_parity(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(state_tracking, "LEVELS", (2, 5))
     state_tracking.main(
@@ -122,6 +123,7 @@ def test_lstm_tracks_parity(tmp_path, monkeypatch, capsys):
     assert_picture(tmp_path / "state_tracking.png")
 
 
+@pytest.mark.slow
 def test_gru_copies(tmp_path, capsys):
     selective_copying.main(
         models=("GRU",),

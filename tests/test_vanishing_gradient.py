@@ -4,6 +4,7 @@ import helpers
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import vanishing_gradient
 from PIL import Image  # Matplotlib brings it
 
@@ -24,6 +25,7 @@ def test_norms_are_medians_of_the_largest_singular_value():
         np.testing.assert_allclose(found, np.median(largest, axis=0), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_norms_are_of_each_model_before_and_after(tmp_path, monkeypatch, capsys):
     layers = {"GRU": jaxrnn.GRU, "LSTM": jaxrnn.LSTM}
     monkeypatch.setattr(vanishing_gradient, "LAYERS", layers)

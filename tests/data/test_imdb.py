@@ -413,6 +413,7 @@ def real(tmp_path_factory):
     return where, load_imdb(**where, num_words=None, max_length=3000, masked=True)
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_real_vocabulary_and_lengths(real):
     _, imdb = real
@@ -427,6 +428,7 @@ def test_real_vocabulary_and_lengths(real):
         assert ((part.inputs == 0) | (part.inputs == 1) | (part.inputs > 3)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_real_default_arrays(real):
     where, _ = real
@@ -441,6 +443,7 @@ def test_real_default_arrays(real):
     assert abs(validation.targets.mean() - 0.5) < 0.02  # 3 standard deviations
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_real_cache_is_the_same(real, tmp_path):
     where, _ = real
@@ -448,6 +451,7 @@ def test_real_cache_is_the_same(real, tmp_path):
     assert_equal(load_imdb(**where), anew)
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_real_reviews_survive_the_round_trip(real):
     _, imdb = real

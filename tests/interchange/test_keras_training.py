@@ -119,6 +119,7 @@ def test_both_ways(tmp_path):
     check_both_ways(Dataset(ids, labels), ids[:20], 50, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_both_ways_on_reviews(tmp_path):
     data_dir = os.environ.get("TFDS_DATA_DIR")

@@ -149,6 +149,7 @@ def test_killed_after_any_checkpoint_it_ends_with_the_same_bits(
         assert Rows.read == 2 * read == 2 * 6 * EXAMPLES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_a_signal_ends_the_updates_in_flight_and_keeps_them(name, tmp_path):
     want = digest(train("host", tmp_path / "undisturbed", 2))
