@@ -340,11 +340,14 @@ def test_settings_that_are_none(settings, words):
 
 def test_a_carry_of_other_axes_is_refused():
     cell = jaxrnn.simple_rnn._replace(
-        initial_carry=lambda params, batch: jnp.zeros((*batch, 2, 8))
+        initial_carry=lambda params, batch: jnp.zeros((*batch, 2, 8)),
+        step=lambda params, carry, x: jnp.tanh(carry + x[..., None, :]),
+        output=lambda carry: carry.sum(axis=-2),
+        adjoint=None,
     )
     with pytest.raises(
         ValueError, match=r"carry of arrays \(3, 'features'\), got \(3,"
     ):
-        jaxrnn.rnn_carries(
+        jaxrnn.rnn(
             cell, fresh(jaxrnn.simple_rnn, 8), normal(9, 3, 4), solver=jaxrnn.Deer()
         )
