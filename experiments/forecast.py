@@ -40,7 +40,7 @@ from jaxrnn import data, files, logs
 
 OUT = pathlib.Path("runs")
 LAYERS = {"SimpleRNN": jaxrnn.SimpleRNN, "GRU": jaxrnn.GRU, "LSTM": jaxrnn.LSTM}
-COLORS = report.COLORS | {
+COLORS = {name: report.color_of(name) for name in LAYERS} | {
     "ridge regression": report.PINK,
     "a week ago": "0.4",
     "a day ago": "0.6",
