@@ -1,10 +1,11 @@
 """Where do solvers without a sequence of steps win over those that have one?
 
 Command    python experiments/benchmarks/parallel.py   (--quick: 2 minutes)
-Time       about 10 minutes on 2 cores
+Time       about 8 minutes on 2 cores
 Expect     on a CPU, that they do not: `ParallelScan` as fast as `HoistedScan` at best,
-           `Deer` 16 to 33 times as slow as `Scan` for values, 1 to 6 for gradients. On
-           a GPU, where steps are launched one by one, the opposite for few rows
+           `Deer` 6 to 36 times as slow as `Scan` for values; for gradients as fast with
+           one row, 3 to 5 times as slow with 16. On a GPU, where steps are launched one
+           by one, the opposite for few rows
 
 Random data, fresh cells. Every figure is the median of runs that take turns in one
 process, after a warm-up, to the end of their computation, compile time apart
