@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from jaxrnn.metrics import in_float32
 from jaxrnn.rules import rules_by_leaf
 
 Regularizer = Callable[[Any], Array]  # an array -> a scalar
@@ -73,7 +74,7 @@ def l1_l2(l1: float, l2: float) -> Regularizer:
     _check_rate(l2)
 
     def regularizer(values: Float[Any, "..."]) -> Float[Array, ""]:
-        values = _in_float32(values)
+        values = in_float32(values)
         return l1 * jnp.abs(values).sum() + l2 * jnp.square(values).sum()
 
     return regularizer
@@ -106,7 +107,7 @@ def orthogonal(rate: float) -> Regularizer:
                 "orthogonal compares the rows of a matrix that has at least two, got "
                 f"shape {matrix.shape}; l1 and l2 take any shape."
             )
-        matrix = _in_float32(matrix)
+        matrix = in_float32(matrix)
         squares = jnp.square(matrix).sum(axis=1, keepdims=True)
         rows = matrix * jax.lax.rsqrt(
             jnp.maximum(squares, 1e-14)
@@ -190,12 +191,6 @@ def activity_penalty(
       [5.0, 9.0]
     """
     return jax.vmap(regularizer)(outputs)
-
-
-def _in_float32(values: Any) -> Any:
-    """Or wider: a sum of squares is beyond float16 soon, and coarse in bfloat16."""
-    values = jnp.asarray(values)
-    return values if values.dtype.itemsize >= 4 else values.astype(jnp.float32)
 
 
 def _check_rate(rate: float) -> None:

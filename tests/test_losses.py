@@ -11,7 +11,6 @@ import pytest
 from keras_oracle import keras_rules
 
 import jaxrnn
-from jaxrnn.losses.weights import in_float32
 
 
 @pytest.mark.parametrize(
@@ -142,7 +141,7 @@ def test_half_precision_is_computed_in_float32(dtype):
     for loss_fn, predictions, targets in cases:
         with_gradient = jax.value_and_grad(loss_fn, has_aux=True)
         (loss, _), gradient = with_gradient(predictions, targets)
-        wide = [in_float32(x) for x in (predictions, targets)]
+        wide = [x.astype(jnp.float32) for x in (predictions, targets)]
         if loss_fn is jaxrnn.classification_loss:
             wide[1] = targets
         assert loss == loss_fn(*wide)[0]

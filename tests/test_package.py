@@ -45,7 +45,7 @@ MAY_USE_FROM_THE_SIDE = {
     "data": {"files"},
     "interchange": {"files"},
     "losses": {"metrics"},
-    "regularizers": {"rules"},
+    "regularizers": {"metrics", "rules"},
     "constraints": {"rules"},
 }
 FAMILIES = ("linen", "nnx")  # layers/linen.py, linen_wrappers.py, ... are one room

@@ -3,8 +3,8 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jaxrnn.losses.weights import check_same_shape, in_float32, weight_of_steps
-from jaxrnn.metrics import Mean
+from jaxrnn.losses.weights import check_same_shape, weight_of_steps
+from jaxrnn.metrics import Mean, in_float32
 
 
 def binary_cross_entropy(

@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Shaped
 
-from jaxrnn.losses.weights import check_same_shape, in_float32, weight_of_steps
-from jaxrnn.metrics import Mean
+from jaxrnn.losses.weights import check_same_shape, weight_of_steps
+from jaxrnn.metrics import Mean, in_float32
 
 
 def classification_loss(

@@ -2,8 +2,8 @@
 
 from jaxtyping import Array, Bool, Float
 
-from jaxrnn.losses.weights import check_same_shape, in_float32, weight_of_steps
-from jaxrnn.metrics import Mean
+from jaxrnn.losses.weights import check_same_shape, weight_of_steps
+from jaxrnn.metrics import Mean, in_float32
 
 
 def squared_error_loss(

@@ -89,19 +89,6 @@ def weight_of_steps(
     return jnp.where(mask, sample_weight.reshape(*sample_weight.shape, *rest), 0)
 
 
-def in_float32(values: Shaped[Any, "..."]) -> Float[Array, "..."]:
-    """The values in float32, or as they are where they are wider floats.
-
-    Losses compute in it: half precision has neither 1 - 1e-7 nor the square of 300.
-
-    Example:
-      >>> in_float32(jnp.ones(2, jnp.bfloat16)).dtype, in_float32(np.ones(2)).dtype
-      (dtype('float32'), dtype('float32'))
-    """
-    wide = jnp.issubdtype(values.dtype, jnp.floating) and values.dtype.itemsize >= 4
-    return jnp.asarray(values, None if wide else jnp.float32)
-
-
 def check_same_shape(name: str, found: Any, of: str, want: Any) -> None:
     """Raises unless two arrays that are compared number by number have one shape."""
     one, other = np.shape(found), np.shape(want)
