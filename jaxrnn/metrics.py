@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Shaped
 
+from jaxrnn.dtypes import widened
+
 Values = Shaped[Any, "..."] | Sequence[Any] | float  # lists of numbers too
 
 
@@ -126,18 +128,4 @@ def _array(values: Any) -> Array:
             "a Mean takes real values and weights, got complex ones; take jnp.abs of "
             "them, or a Mean of each part."
         )
-    return in_float32(array)
-
-
-def in_float32(values: Shaped[Any, "..."]) -> Float[Array, "..."]:
-    """The values in float32, or as they are where they are wider floats.
-
-    Losses compute in it: half precision has neither 1 - 1e-7 nor the square of 300.
-
-    Example:
-      >>> in_float32(jnp.ones(2, jnp.bfloat16)).dtype, in_float32(np.ones(2)).dtype
-      (dtype('float32'), dtype('float32'))
-    """
-    # At once: on the way through JAX' integers those of NumPy would lose upper bits.
-    wide = jnp.issubdtype(values.dtype, jnp.floating) and values.dtype.itemsize >= 4
-    return jnp.asarray(values, None if wide else jnp.float32)
+    return widened(array)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from jaxrnn.metrics import in_float32
+from jaxrnn.dtypes import widened
 from jaxrnn.rules import rules_by_leaf
 
 Regularizer = Callable[[Any], Array]  # an array -> a scalar
@@ -74,7 +74,7 @@ def l1_l2(l1: float, l2: float) -> Regularizer:
     _check_rate(l2)
 
     def regularizer(values: Float[Any, "..."]) -> Float[Array, ""]:
-        values = in_float32(values)
+        values = widened(values)
         return l1 * jnp.abs(values).sum() + l2 * jnp.square(values).sum()
 
     return regularizer
@@ -107,7 +107,7 @@ def orthogonal(rate: float) -> Regularizer:
                 "orthogonal compares the rows of a matrix that has at least two, got "
                 f"shape {matrix.shape}; l1 and l2 take any shape."
             )
-        matrix = in_float32(matrix)
+        matrix = widened(matrix)
         squares = jnp.square(matrix).sum(axis=1, keepdims=True)
         rows = matrix * jax.lax.rsqrt(
             jnp.maximum(squares, 1e-14)

@@ -29,6 +29,7 @@ FLOORS = [
 ]
 SIDE = {
     "data",
+    "dtypes",
     "files",
     "metrics",
     "optimizers",
@@ -39,13 +40,16 @@ SIDE = {
     "train",
 }
 MAY_USE_FROM_THE_SIDE = {
+    "cells": {"dtypes"},
+    "solvers": {"dtypes"},
+    "metrics": {"dtypes"},
     "native": {"files"},
     "fused": {"files"},
     "train": {"data", "files", "metrics"},
     "data": {"files"},
     "interchange": {"files"},
-    "losses": {"metrics"},
-    "regularizers": {"metrics", "rules"},
+    "losses": {"dtypes", "metrics"},
+    "regularizers": {"dtypes", "rules"},
     "constraints": {"rules"},
 }
 FAMILIES = ("linen", "nnx")  # layers/linen.py, linen_wrappers.py, ... are one room

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxrnn.cells.base import Cell, Linear, Params, ParamSpec
-from jaxrnn.cells.ops import as_row, gated_matmul, widened
+from jaxrnn.cells.ops import as_row, gated_matmul
 from jaxrnn.cells.params import as_one_program, zero_carry, zeros
+from jaxrnn.dtypes import widened
 
 
 def lru_cell(

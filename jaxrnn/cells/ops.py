@@ -29,16 +29,6 @@ def matmul(
     return product.astype(dtype)
 
 
-def widened(values: Array) -> Array:
-    """In float32 where the dtype is narrower, else as it is.
-
-    Example:
-      >>> widened(jnp.ones(3, jnp.bfloat16)).dtype
-      dtype('float32')
-    """
-    return values if values.dtype.itemsize >= 4 else values.astype(jnp.float32)
-
-
 def gated_matmul(
     values: Float[Array, "*rows a"],
     kernel: Float[Array, "a b"],

@@ -3,8 +3,9 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from jaxrnn.dtypes import widened
 from jaxrnn.losses.weights import check_same_shape, weight_of_steps
-from jaxrnn.metrics import Mean, in_float32
+from jaxrnn.metrics import Mean
 
 
 def binary_cross_entropy(
@@ -37,7 +38,7 @@ def binary_cross_entropy(
     """
     check_same_shape("probabilities", probabilities, "labels", labels)
     # In half precision 1 - epsilon is 1, and 0 log 0 is NaN.
-    probabilities, labels = in_float32(probabilities), in_float32(labels)
+    probabilities, labels = widened(probabilities), widened(labels)
     p = jnp.clip(probabilities, epsilon, 1 - epsilon)
     p = jnp.where(jnp.abs(probabilities - 0.5) > 0.501, jnp.nan, p)
     return -(labels * jnp.log(p) + (1 - labels) * jnp.log(1 - p))

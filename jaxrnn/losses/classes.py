@@ -4,8 +4,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Shaped
 
+from jaxrnn.dtypes import widened
 from jaxrnn.losses.weights import check_same_shape, weight_of_steps
-from jaxrnn.metrics import Mean, in_float32
+from jaxrnn.metrics import Mean
 
 
 def classification_loss(
@@ -66,7 +67,7 @@ def classification_loss(
     # JAX compares in the dtype of the labels, where 256 is 0 as an uint8.
     last = min(classes - 1, jnp.iinfo(labels.dtype).max)
     exists = (labels >= 0) & (labels <= last)  # Optax counts -1 from the end
-    logits, labels = in_float32(logits), labels.astype(jnp.int32)
+    logits, labels = widened(logits), labels.astype(jnp.int32)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     losses = jnp.where(exists, losses, jnp.nan)
     right = jnp.argmax(logits, axis=-1) == labels
@@ -107,7 +108,7 @@ def multi_label_loss(
       (0.7936, 0.6667)
     """
     check_same_shape("logits", logits, "labels", labels)
-    logits, labels = in_float32(logits), in_float32(labels)
+    logits, labels = widened(logits), widened(labels)
     losses = optax.sigmoid_binary_cross_entropy(logits, labels)
     right = (logits > 0).astype(labels.dtype) == labels
     return _loss_and_accuracy(losses, right, weight_of_steps(sample_weight, mask))

@@ -2,8 +2,9 @@
 
 from jaxtyping import Array, Bool, Float
 
+from jaxrnn.dtypes import widened
 from jaxrnn.losses.weights import check_same_shape, weight_of_steps
-from jaxrnn.metrics import Mean, in_float32
+from jaxrnn.metrics import Mean
 
 
 def squared_error_loss(
@@ -37,6 +38,6 @@ def squared_error_loss(
     """
     check_same_shape("predictions", predictions, "targets", targets)
     # Squares of half precision overflow from 256 on, differences of bytes wrap around.
-    error = (in_float32(predictions) - in_float32(targets)) ** 2
+    error = (widened(predictions) - widened(targets)) ** 2
     loss = Mean.of(error, weight_of_steps(sample_weight, mask))
     return loss.value, {"loss": loss}

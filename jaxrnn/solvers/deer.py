@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxrnn.cells.base import Carry, Cell, Params
-from jaxrnn.cells.ops import widened
+from jaxrnn.dtypes import widened
 from jaxrnn.solvers.affine import affine_scan
 from jaxrnn.solvers.base import Steps, start_of
 from jaxrnn.solvers.jacobians import Packing

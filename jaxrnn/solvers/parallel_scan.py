@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrnn.cells.base import Carry, Cell, Linear, Params
-from jaxrnn.cells.ops import widened
+from jaxrnn.dtypes import widened
 from jaxrnn.solvers.affine import affine_scan
 from jaxrnn.solvers.base import Steps, hold, start_of
 from jaxrnn.solvers.scan import Scan
