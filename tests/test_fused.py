@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from helpers import CELLS, HAS_COMPILER, HAS_KERNELS, MASKS, RESETS, random_problem
 from jax.sharding import AxisType
+from random_steps import random_cell
 
 import jaxrnn
 from jaxrnn.cells.ops import affine_project
@@ -80,7 +81,7 @@ def drawn(cell, rng, time, batch_shape, in_features, features, dtype=jnp.float32
         return jnp.asarray(scale * rng.standard_normal(shape), dtype)
 
     params = {
-        name: draw(spec.shape, 1 / np.sqrt(spec.shape[0]))
+        name: draw(spec.shape, 1 / np.sqrt((*spec.shape, 1)[0]))
         for name, spec in cell.param_specs(in_features, features).items()
     }
     carry = jax.tree.map(
@@ -310,6 +311,19 @@ def rounding(params, hidden, projected):
     return jax.lax.reduce_precision(hidden + projected[: len(hidden)], 8, 7)
 
 
+def reducing(params, hidden, projected):
+    total = jax.lax.reduce(hidden, 0.0, lambda x, y: x + y * y, (0,))
+    return total + projected[: len(hidden)]
+
+
+def summing_a_matrix(params, hidden, projected):
+    return params["recurrent_kernel"].sum(0)[: len(hidden)] + hidden
+
+
+def making_a_matrix(params, hidden, projected):
+    return (hidden[:, None] @ projected[None, : len(hidden)]).sum(1)
+
+
 REFUSED = {
     "its step uses `sort`, for which there is no CUDA": sorting,
     "its step uses `integer_pow` of a matrix": squaring_a_matrix,
@@ -318,6 +332,9 @@ REFUSED = {
     "its step selects one of more than two arrays": selecting_of_three,
     "its step computes in int8": in_bytes,
     "its step rounds to fewer bits than its dtype has": rounding,
+    "its step uses `reduce`, for which there is no CUDA": reducing,
+    "its step uses `reduce_sum` of a matrix": summing_a_matrix,
+    "its step has a matmul that makes a matrix": making_a_matrix,
 }
 
 
@@ -334,6 +351,90 @@ def test_what_cannot_become_a_kernel_is_named(reason):
     assert "Fused(otherwise=HoistedScan(chunk=None))" in str(raised.value)
     scan = jaxrnn.HoistedScan(chunk=None)
     assert_close(run(solver=jaxrnn.Fused(otherwise=scan)), run(solver=scan), 0)
+
+
+def of_columns(params, hidden, projected):
+    del projected
+    return params["column"][:, 0] * hidden + params["columns"].sum(1)
+
+
+def of_scalars(params, hidden, projected):
+    one, two, three = params["three"]
+    return one * hidden + two * params["scalar"] + projected[: len(hidden)] * three
+
+
+def of_rows(params, hidden, projected):
+    rows = projected.reshape(2, -1)
+    rows = (rows - rows.mean()) * params["rows"]
+    return (rows @ params["square"])[1] + jnp.concatenate(rows)[: len(hidden)] + hidden
+
+
+def of_scores(params, hidden, projected):
+    score = hidden @ params["column"] + params["columns"][:, 1] @ hidden
+    return jax.nn.sigmoid(score) * projected[: len(hidden)] + hidden.ravel()
+
+
+def of_turned_matrices(params, hidden, projected):
+    square = params["square"]
+    once, again = square[None].transpose(0, 2, 1)[0], square[:, None].transpose(2, 1, 0)
+    return hidden @ once + again[:, 0].T @ hidden + projected[: len(hidden)]
+
+
+def of_one_number(params, hidden, projected):
+    ones_like = jnp.full_like(hidden, params["scalar"])
+    return (
+        ones_like @ params["square"]
+        + (ones_like @ ones_like) * hidden
+        + projected[: len(hidden)]
+    )
+
+
+LAYOUTS = (of_columns, of_scalars, of_rows, of_scores, of_turned_matrices)
+LAYOUTS += (of_one_number,)
+
+
+@needs_kernels
+@pytest.mark.slow
+@pytest.mark.parametrize("turn", range(4))
+def test_random_steps_are_exact_or_refused(turn):
+    """Whatever a step moves, multiplies and sums: no kernel has a wrong number."""
+    refused = set()
+
+    def otherwise(cell, *given):
+        refused.add(cell.name)
+        return jaxrnn.Scan()(cell, *given)
+
+    seeds = range(10 * turn, 10 * (turn + 1))
+    for seed in seeds:
+        cell, rng = random_cell(seed), np.random.default_rng(seed)
+        given = (*drawn(cell, rng, 3, (2,), 3, 1 + seed % 5), None, None, None)
+        with jax.default_matmul_precision("highest"):
+            want = value_and_gradients(cell, jaxrnn.Scan())(*given)
+            fused = value_and_gradients(cell, jaxrnn.Fused(otherwise=otherwise))
+            assert_close(fused(*given), want, 5e-6)
+    assert len(refused) <= 0.7 * len(seeds)
+
+
+@needs_kernels
+@pytest.mark.parametrize("features", [1, 5])
+@pytest.mark.parametrize("step", LAYOUTS)
+def test_parameters_of_any_layout(step, features):
+    """The axis of features last, first or nowhere; rows, and turned matrices."""
+
+    def param_specs(in_features, n):
+        shapes = {"column": (n, 1), "columns": (n, 2), "rows": (2, n)}
+        shapes |= {"square": (n, n), "three": (3,), "scalar": ()}
+        specs = {name: jaxrnn.ParamSpec(shape, ones) for name, shape in shapes.items()}
+        return own_cell().param_specs(in_features, n) | specs
+
+    cell = own_cell("layout", lambda *given: jnp.tanh(step(*given)))
+    cell = cell._replace(param_specs=param_specs)
+    rng = np.random.default_rng(0)
+    params, inputs, carry = drawn(cell, rng, 5, (2,), 3, features)
+    given = (params, inputs, carry, MASKS["holes"][:5, :2], RESETS[:5, :2], None)
+    with jax.default_matmul_precision("highest"):
+        want = value_and_gradients(cell, jaxrnn.Scan())(*given)
+        assert_close(value_and_gradients(cell, jaxrnn.Fused())(*given), want, 2e-6)
 
 
 @needs_kernels

@@ -8,7 +8,9 @@ of time are lines around it, the same for every cell.
 
 import functools
 import importlib.resources
+import math
 import re
+import string
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -20,21 +22,39 @@ from jax.extend.core import Literal
 from jaxrnn.cells.base import Adjoint, Cell
 from jaxrnn.fused.blocks import (
     ELEMENTS,
-    Blocks,
     Body,
-    Uniform,
     Unsupported,
     Value,
     Weight,
+    one_number,
 )
 from jaxrnn.fused.plan import SHARED_BYTES, Plan, plan
 
 PRELUDE = importlib.resources.files("jaxrnn.fused").joinpath("prelude.cu").read_text()
-OF_STEP, OF_ROW, OF_LAST_STEP = (
-    "block.at(t)",
-    "blockIdx.x",
-    "block.at(block.time - 1)",
-)
+SOURCE = string.Template("""\
+using real = $real;
+$constants
+constexpr bool BACKWARDS = $backwards;
+$prelude
+extern "C" __global__ void __launch_bounds__(THREADS, 1) $name(
+    $arguments) {
+  const Block block(sizes);
+  const Place place;
+  clear_buffers();
+  $head
+  for (int turn = 0; turn < block.time; turn += AHEAD) {
+#pragma unroll
+    for (int slot = 0; slot < AHEAD; ++slot) {
+      const int n = turn + slot;
+      if (n >= block.time) break;
+      const int t = block.step(n), parity = n & 1;
+      $lines
+    }
+  }
+  $tail
+}
+""")
+OF_ROW, OF_STEP, OF_LAST_STEP = "blockIdx.x", "block.at(t)", "block.at(block.time - 1)"
 
 
 class Tree(NamedTuple):
@@ -164,7 +184,7 @@ def forward_kernel(problem: Problem, *, save: bool) -> Kernel:
         kernel.head += [f"real state{at} = {kernel.element('first', slot, OF_ROW)};"]
         before = kernel.or_start(slot, f"state{at}")
         kernel.before += [f"const real before{at} = {before};"]
-        after = f"valid ? {value} : before{at}" if problem.mask else value
+        after = kernel.if_valid(value, f"before{at}")
         kernel.after += [f"state{at} = as_stored<{slot.element}>({after});"]
         kernel.writes("carry", slot, OF_STEP, f"state{at}")
     for slot, value in residuals:
@@ -196,18 +216,10 @@ def backward_kernel(problem: Problem, direct: tuple[bool, ...]) -> Kernel:
     passed, deltas = kernel.computes(closed, [carry, delta], **trees)
     for slot, value in passed:
         at = slot.at
-        first, last, carry_after = (
-            kernel.element(name, slot, row)
-            for name, row in (
-                ("first", OF_ROW),
-                ("last", OF_ROW),
-                ("carry", OF_LAST_STEP),
-            )
-        )
         kernel.head += [
-            f"const real first{at} = {first};",
-            f"real cotangent{at} = {last};",
-            f"real next{at} = {carry_after};",
+            f"const real first{at} = {kernel.element('first', slot, OF_ROW)};",
+            f"real cotangent{at} = {kernel.element('last', slot, OF_ROW)};",
+            f"real next{at} = {kernel.element('carry', slot, OF_LAST_STEP)};",
         ]
         of_step = f" + direct{at}" if direct[slot.leaf] else ""
         kernel.before += [
@@ -309,7 +321,7 @@ class _Kernel:
         for name, tree in arguments.items():
             for leaf in range(len(tree.leaves)):
                 names = [f"{name}{s.at}" for s in self.slots(tree) if s.leaf == leaf]
-                values.append(Blocks(np.array(names, object), (self.problem.features,)))
+                values.append(np.array(names, object))
         found = iter(self.body.run(closed, values))
         pairs = []
         for tree in results:
@@ -363,38 +375,46 @@ class _Kernel:
         narrow, wide = (cell.param_specs(1, n) for n in (features, 2 * features))
         values = []
         for name, leaf in self.problem.params.tree().items():
+            of_features = [1]  # drawn by `cell.noise`: (n, *batch, features)
             if name in narrow:
                 axes = zip(narrow[name].shape, wide[name].shape, strict=True)
-                units = [1 if one == two else features for one, two in axes]
-            else:  # drawn by `cell.noise`: (n, *batch, features)
-                units = [1, features]
-            values.append(self._param(name, leaf.shape, units, drawn=name not in wide))
+                of_features = [i for i, (one, two) in enumerate(axes) if one != two]
+            values.append(self._param(name, leaf.shape, of_features))
         return values
 
     def _param(
-        self, name: str, shape: tuple[int, ...], units: list[int], *, drawn: bool
+        self, name: str, shape: tuple[int, ...], of_features: list[int]
     ) -> Value | None:
+        """Its `Weight`s, if it is a matrix of features; else C for every part."""
         features, array = self.problem.features, self.problem.param(name)
+        drawn = name not in self.problem.cell.param_specs(1, features)
+        units = [features if i in of_features else 1 for i in range(len(shape))]
         if any(n % unit for n, unit in zip(shape, units, strict=True)):
             return None
         parts = np.empty([n // u for n, u in zip(shape, units, strict=True)], object)
-        if units == [features, features] and not drawn:
+        if of_features == [0, 1] == [*range(len(shape))]:
             for index in np.ndindex(parts.shape):
                 parts[index] = Weight(name, *index)
-            return Blocks(parts, tuple(units))
-        if len(shape) not in (1, 2) or (units[-1] != features and parts.size != 1):
+            return parts
+        if len(of_features) > 1:
             return None
-        for *row, part in np.ndindex(parts.shape):
-            text = "_".join([array, *map(str, row), str(part)])
-            where = f"(size_t)block.model * {len(parts) if row else 1} + {sum(row)}"
-            where = f"({where}) * block.rows + block.row" if drawn else where
-            if units[-1] == features:
-                where = f"element({where}, {parts.shape[-1]}, {part}, place)"
-            parts[(*row, part)] = text
+        strides = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
+        for index in np.ndindex(parts.shape):
+            model, first = (
+                "(size_t)block.model",
+                np.dot(index, np.multiply(units, strides)),
+            )
+            where = f"{model} * {math.prod(shape)} + {first:.0f}"
+            if drawn:
+                row, part = index
+                where = f"({model} * {len(parts)} + {row}) * block.rows + block.row"
+                where = f"({where}) * {shape[1]} + {part * features}"
+            for axis in of_features:
+                where += f" + place.feature * {strides[axis]}"
+            text = "_".join(map(str, (array, *(index or "0"))))
             self.loads[text] = (name, f"value_of({array}[{where}])")
-        if units[-1] != features:
-            return Uniform(parts.item())
-        return Blocks(parts, tuple(units))
+            parts[index] = text
+        return one_number(parts, shape)
 
     def done(self) -> Kernel:
         """The kernel, with what it uses of the parameters loaded before the loop."""
@@ -426,50 +446,31 @@ class _Kernel:
         )
         if isinstance(layout, str):
             raise Unsupported(layout)
-        constants = {
-            "FEATURES": problem.features,
-            "SPLITS": layout.splits,
-            "THREADS": layout.threads,
-            "SPAN": layout.span,
-            "KEPT": layout.kept,
-            "BUFFERS": len(body.buffers),
-            "REDUCTIONS": body.reductions,
-            "AHEAD": layout.ahead,
-        }
+        constants = [
+            *(("FEATURES", problem.features), ("SPLITS", layout.splits)),
+            *(("THREADS", layout.threads), ("SPAN", layout.span)),
+            *(("KEPT", layout.kept), ("BUFFERS", len(body.buffers))),
+            *(("REDUCTIONS", body.reductions), ("AHEAD", layout.ahead)),
+        ]
         arguments = ["const int* __restrict__ sizes"]
         arguments += [f"const {c}* __restrict__ {n}" for n, c in self.inputs.items()]
-        arguments += [
-            f"{_element(output.leaf.dtype)}* __restrict__ {name}"
-            for name, output in self.outputs.items()
-        ]
+        outputs = tuple(self.outputs.values())
+        for name, _, leaf in outputs:
+            arguments.append(f"{_element(leaf.dtype)}* __restrict__ {name}")
         name = f"fused {problem.cell.name.lower()} {self.name}"
         name = re.sub("[^a-z0-9]+", "_", name)
-        source = [
-            f"using real = {'double' if double else 'float'};",
-            *(f"constexpr int {key} = {value};" for key, value in constants.items()),
-            f"constexpr bool BACKWARDS = {str(self.name == 'backward').lower()};",
-            PRELUDE,
-            f'extern "C" __global__ void __launch_bounds__(THREADS, 1) {name}(',
-            *(f"    {argument}," for argument in arguments[:-1]),
-            f"    {arguments[-1]}) {{",
-            "  const Block block(sizes);",
-            "  const Place place;",
-            "  clear_buffers();",
-            *(f"  {line}" for line in (*loads, *self.head)),
-            "  for (int turn = 0; turn < block.time; turn += AHEAD) {",
-            "#pragma unroll",
-            "    for (int slot = 0; slot < AHEAD; ++slot) {",
-            "      const int n = turn + slot;",
-            "      if (n >= block.time) break;",
-            "      const int t = block.step(n), parity = n & 1;",
-            *(f"      {line}" for line in lines),
-            "    }",
-            "  }",
-            *(f"  {line}" for line in self.tail),
-            "}\n",
-        ]
-        outputs = tuple(self.outputs.values())
-        return Kernel(name, "\n".join(source), layout, tuple(self.inputs), outputs)
+        source = SOURCE.substitute(
+            real="double" if double else "float",
+            constants="\n".join(f"constexpr int {k} = {v};" for k, v in constants),
+            backwards=str(self.name == "backward").lower(),
+            prelude=PRELUDE,
+            name=name,
+            arguments=",\n    ".join(arguments),
+            head="\n  ".join([*loads, *self.head]),
+            lines="\n      ".join(lines),
+            tail="\n  ".join(self.tail),
+        )
+        return Kernel(name, source, layout, tuple(self.inputs), outputs)
 
 
 def _element(dtype: Any) -> str:
@@ -483,9 +484,7 @@ def _element(dtype: Any) -> str:
 
 def _text(value: Value | None, slot: _Slot) -> str:
     """C for one part of a result."""
-    part = (
-        value.text if isinstance(value, Uniform) else value and value.parts[slot.part]
-    )
+    part = value[slot.part] if isinstance(value, np.ndarray) else value
     if not isinstance(part, str):
         raise Unsupported("its step returns a parameter")
     return part
