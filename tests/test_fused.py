@@ -456,6 +456,35 @@ def test_a_step_that_wants_a_batch_is_refused():
 
 
 @needs_kernels
+def test_sizes_that_a_cell_refuses():
+    """A multiple of heads is no trouble; a width that is that of the inputs is."""
+
+    def run(rule, in_features, features, solver):
+        def param_specs(in_features, features):
+            if not rule(in_features, features):
+                raise ValueError("not this size")
+            return jaxrnn.gru.param_specs(in_features, features)
+
+        cell = jaxrnn.gru._replace(param_specs=param_specs)
+        rng = np.random.default_rng(0)
+        params, inputs, _ = drawn(cell, rng, 5, (2,), in_features, features)
+        return jaxrnn.rnn(cell, params, inputs, solver=solver)
+
+    def in_heads(n, m):
+        return n % 3 == 0 == m % 4
+
+    found = run(in_heads, 3, 4, jaxrnn.Fused())
+    assert_close(found, run(in_heads, 3, 4, jaxrnn.Scan()), 2e-6)
+
+    def equal(n, m):
+        return n == m
+
+    with pytest.raises(ValueError, match="no other size: not this size"):
+        run(equal, 4, 4, jaxrnn.Fused())
+    run(equal, 4, 4, jaxrnn.Fused(otherwise=jaxrnn.Scan()))
+
+
+@needs_kernels
 def test_a_step_over_a_traced_value_is_refused():
     @jax.jit
     def run(scale):

@@ -372,22 +372,25 @@ class _Kernel:
     def _params(self) -> list[Value | None]:
         """The parameters; None for one that a step cannot read."""
         cell, features = self.problem.cell, self.problem.features
-        narrow, wide = (cell.param_specs(1, n) for n in (features, 2 * features))
+        try:  # 840 is a multiple of all small numbers, such as of heads
+            narrow, wide = (cell.param_specs(840, n) for n in (features, 2 * features))
+        except ValueError as error:
+            raise Unsupported(f"its param_specs take no other size: {error}") from error
         values = []
         for name, leaf in self.problem.params.tree().items():
             of_features = [1]  # drawn by `cell.noise`: (n, *batch, features)
             if name in narrow:
                 axes = zip(narrow[name].shape, wide[name].shape, strict=True)
                 of_features = [i for i, (one, two) in enumerate(axes) if one != two]
-            values.append(self._param(name, leaf.shape, of_features))
+            drawn = name not in narrow
+            values.append(self._param(name, leaf.shape, of_features, drawn=drawn))
         return values
 
     def _param(
-        self, name: str, shape: tuple[int, ...], of_features: list[int]
+        self, name: str, shape: tuple[int, ...], of_features: list[int], *, drawn: bool
     ) -> Value | None:
         """Its `Weight`s, if it is a matrix of features; else C for every part."""
         features, array = self.problem.features, self.problem.param(name)
-        drawn = name not in self.problem.cell.param_specs(1, features)
         units = [features if i in of_features else 1 for i in range(len(shape))]
         if any(n % unit for n, unit in zip(shape, units, strict=True)):
             return None
