@@ -403,10 +403,8 @@ class _Kernel:
             return None
         strides = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
         for index in np.ndindex(parts.shape):
-            model, first = (
-                "(size_t)block.model",
-                np.dot(index, np.multiply(units, strides)),
-            )
+            model = "(size_t)block.model"
+            first = np.dot(index, np.multiply(units, strides))
             where = f"{model} * {math.prod(shape)} + {first:.0f}"
             if drawn:
                 row, part = index
