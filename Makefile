@@ -126,14 +126,15 @@ clean:
 	$(BIN)/python experiments/benchmarks/install_peers.py
 	touch $@
 
-# XLA for CUDA, of the very version of JAX, and NVRTC, without what they need to run: all
-# that compiles for a GPU on a CPU (0.5 GB). Beside the environment: a Python that found
+# XLA for CUDA, of the very version of JAX, NVRTC and ptxas, without what they need: all
+# that compiles for a GPU on a CPU (0.7 GB). Beside the environment: a Python that found
 # them in it would look for a GPU. NVRTC 13.0 writes what every driver of CUDA 13 reads.
 %/gpu-compiler: %/dev
 	rm -rf $@
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
 	  --target $@ $$($(@D)/bin/python -c 'import jax; v = jax.__version__; \
-	  print(f"jax-cuda13-plugin=={v} jax-cuda13-pjrt=={v} nvidia-cuda-nvrtc==13.0.88")')
+	  print(f"jax-cuda13-plugin=={v} jax-cuda13-pjrt=={v} nvidia-cuda-nvrtc==13.0.88"); \
+	  print("nvidia-cuda-nvcc==13.0.88")')
 	touch $@
 
 # Beside the environment: pip would take an older orbax for jax2onnx, and twenty packages

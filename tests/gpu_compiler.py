@@ -178,6 +178,35 @@ def programs(*names: str) -> dict[str, Program]:
     }
 
 
+# By NVRTC, every `name.cu` of a folder to `name.ptx`.
+TO_PTX = """
+import pathlib, sys
+from jaxrnn.fused import launch
+for path in pathlib.Path(sys.argv[1]).glob("*.cu"):
+    path.with_suffix(".ptx").write_text(launch.ptx_of(path.read_text(), "90"))
+"""
+
+
+def assembled(sources: dict[str, str], folder: pathlib.Path) -> dict[str, int]:
+    """Compiles kernels down to the machine code of an H100; the bytes each spills."""
+    for name, source in sources.items():
+        (folder / f"{name}.cu").write_text(source)
+    done = run_python("-c", TO_PTX, str(folder))
+    assert done.returncode == 0, done.stderr
+    found = {}
+    for name in sources:
+        files = ("-o", os.devnull, folder / f"{name}.ptx")
+        done = subprocess.run(
+            [FOLDER / "nvidia/cu13/bin/ptxas", "-v", "-arch=sm_90", *files],
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        spills = re.findall(r"(\d+) bytes spill (?:stores|loads)", done.stderr)
+        found[name] = sum(map(int, spills))
+    return found
+
+
 def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs a Python that finds XLA for CUDA, and NVRTC."""
     paths = map(str, (FOLDER, HERE, HERE.parent / "experiments", *sys.path))

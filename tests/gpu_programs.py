@@ -40,7 +40,7 @@ def gradient(cell, solver):
 
 
 def train_reviews(time=100, batch=128, *, otherwise=False):
-    """An epoch of tutorial 002: Embed -> SimpleRNN -> Dense, by RMSprop.
+    """An epoch of tutorial 002: Embed -> SimpleRNN -> Dense, by Adam.
 
     By the default of a GPU, or what that runs where it cannot have kernels of its own.
     """
@@ -50,8 +50,8 @@ def train_reviews(time=100, batch=128, *, otherwise=False):
         solver = solver.otherwise
     layer = jaxrnn.SimpleRNN(FEATURES, solver=solver)
     model = jaxrnn.TextClassifier(10_000, FEATURES, layer)
-    optimizer = jaxrnn.keras_rmsprop()
-    examples = 25_000
+    optimizer = jaxrnn.keras_adam()
+    examples = 20_000
     ids = jax.ShapeDtypeStruct((examples, time), jnp.int32)
     labels = jax.ShapeDtypeStruct((examples,), jnp.float32)
     order = jax.ShapeDtypeStruct((examples,), jnp.int32)

@@ -1,5 +1,6 @@
 """Does the benchmark of accelerators stop for nothing, and say what it found?"""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ import accelerator_exact
 import accelerator_report
 import accelerator_shapes
 import accelerator_solvers
+import accelerator_tests
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -126,6 +128,20 @@ def test_a_part_names_what_it_had_no_time_for(tmp_path):
     assert not path.exists()
     assert list(part(path, seconds=-1).while_time("ab")) == []
     assert files.read_json_lines(path) == [{"part": "part", "left_out": ["a", "b"]}]
+
+
+def test_tests_that_did_not_run_are_no_success(tmp_path, monkeypatch):
+    records = tmp_path / "tests.jsonl"
+    with pytest.raises(SystemExit, match="pytest ran no test, and ended with 4"):
+        accelerator_tests.run(part(records), "tests/nowhere.py")
+    assert json.loads(records.read_text())["counts"] == {}
+    monkeypatch.setattr(
+        accelerator_tests, "part_of_command_line", lambda _: part(records)
+    )
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    accelerator_tests.main()
+    *_, last = records.read_text().splitlines()
+    assert json.loads(last)["left_out"][0] == "everything: pytest is not installed"
 
 
 def test_refusals_are_told_from_failures():

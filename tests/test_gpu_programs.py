@@ -65,7 +65,7 @@ def test_launches_of_a_gradient(cell):
 def test_launches_of_an_epoch():
     """Of tutorial 002, by a GPU's default: a loop over updates, two kernels of ours.
 
-    What an update launches besides: batch, embedding, matmuls, loss, RMSprop.
+    What an update launches besides: batch, embedding, matmuls, loss, Adam.
     """
     fused, loops = gpu_compiler.programs("reviews", "reviews by a loop").values()
     assert fused.ptx_calls == 2

@@ -5,6 +5,7 @@ is written for every failure when it happens, and the counts at the end.
 """
 
 import collections
+import importlib.util
 import pathlib
 import re
 import signal
@@ -54,11 +55,20 @@ def run(part: Part, *arguments: str) -> None:
                 part.write(failing=name)
     timed_out = process.returncode in (124, 128 + signal.SIGINT)
     part.write(counts=dict(counts), timed_out=timed_out, rc=process.returncode)
+    if not counts and not timed_out:
+        sys.exit(f"pytest ran no test, and ended with {process.returncode}")
 
 
 def main() -> None:
     part = part_of_command_line(__doc__)
-    if part.quick:
+    missing = [
+        name for name in ("pytest", "xdist") if importlib.util.find_spec(name) is None
+    ]
+    if missing:
+        part.write(
+            left_out=[f"everything: {name} is not installed" for name in missing]
+        )
+    elif part.quick:
         run(part, "-n", "1", "tests/test_solvers.py", "-k", "neither and simple_rnn")
     else:
         run(part, "-n", "8", *FILES)

@@ -69,14 +69,18 @@ def plan(
       splits: threads a feature; None tries 1, 2, 4, ...
       shared_bytes: that one block may take.
     """
-    if features > MAX_THREADS:
-        return f"{features} features are more than the {MAX_THREADS} threads of a block"
+    if features * (splits or 1) > MAX_THREADS:
+        each = f", {splits} threads each," if splits else ""
+        return (
+            f"{features} features{each} are more than {MAX_THREADS} threads of a block"
+        )
     words = itemsize // 4
 
     def planned(n: int, share: int) -> Plan:
         threads = -(-features * n // WARP) * WARP
         span = -(-features // (4 * n)) * 4
-        ahead = 4 if weights * span <= 128 else 2
+        roomy = weights * span <= 128 and weights * (span + 4) + 5 * streams <= 200
+        ahead = 4 if roomy else 2
         others = 48 + words * (streams * (ahead + 1) + 4 * min(weights, 4))
         most = registers_of(threads) - others // share
         kept = span
