@@ -436,17 +436,29 @@ def test_parameters_of_any_layout(step, features):
         assert_close(value_and_gradients(cell, jaxrnn.Fused())(*given), want, 2e-6)
 
 
+def with_an_axis(hidden):
+    return hidden.sum(axis=1, keepdims=True)
+
+
+def with_an_assertion(hidden):
+    assert hidden.ndim == 2, "two axes"
+    return hidden
+
+
 @needs_kernels
-def test_a_step_that_wants_a_batch_is_refused():
+@pytest.mark.parametrize(
+    ("kept", "reason"), [(with_an_axis, "axis 1"), (with_an_assertion, "two axes")]
+)
+def test_a_step_that_wants_a_batch_is_refused(kept, reason):
     """Scan calls it with the batch at hand; a kernel has one row."""
 
     def step(params, hidden, projected):
-        kept = hidden.sum(axis=1, keepdims=True)
-        return jnp.tanh(projected + kept)
+        return jnp.tanh(projected + kept(hidden))
 
     cell = jaxrnn.simple_rnn._replace(name="batch", step=step, adjoint=None)
     params, inputs, _ = drawn(cell, np.random.default_rng(0), 5, (2,), 3, 4)
-    with pytest.raises(ValueError, match=r"one row without axes of a batch \(axis 1"):
+    words = rf"one row without axes of a batch \({reason}"
+    with pytest.raises(ValueError, match=words):
         jaxrnn.rnn(cell, params, inputs, solver=jaxrnn.Fused())
     found = jaxrnn.rnn(
         cell, params, inputs, solver=jaxrnn.Fused(otherwise=jaxrnn.Scan())

@@ -11,7 +11,7 @@ import importlib.resources
 import math
 import re
 import string
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -140,14 +140,7 @@ def traced_forward(problem: Problem) -> tuple[Any, Tree, tuple[int | None, ...]]
       Unsupported: the step wants a batch, such as `hidden.sum(axis=1)`.
     """
     row = problem.params.tree(), problem.carry.tree(), problem.projected.tree()
-    try:
-        closed, (_, residuals) = jax.make_jaxpr(
-            problem.adjoint.forward, return_shape=True
-        )(*row)
-    except (IndexError, TypeError, ValueError) as error:
-        raise Unsupported(
-            f"its step fails on one row without axes of a batch ({error})"
-        ) from error
+    closed, (_, residuals) = _traced(problem.adjoint.forward, *row)
     projected = closed.jaxpr.invars[-len(problem.projected.leaves) :]
     kept = closed.jaxpr.outvars[len(problem.carry.leaves) :]
     places = {var: i for i, var in enumerate(projected)}
@@ -160,10 +153,19 @@ def traced_backward(problem: Problem) -> tuple[Any, Tree]:
     """The jaxpr of `Adjoint.backward_data` on one row, and delta."""
     params, carry = problem.params.tree(), problem.carry.tree()
     residuals = traced_forward(problem)[1].tree()
-    closed, (_, delta) = jax.make_jaxpr(
-        problem.adjoint.backward_data, return_shape=True
-    )(params, carry, carry, residuals, carry)
+    given = params, carry, carry, residuals, carry
+    closed, (_, delta) = _traced(problem.adjoint.backward_data, *given)
     return closed, Tree.of(delta)
+
+
+def _traced(function: Callable[..., Any], *row: Any) -> tuple[Any, Any]:
+    """Its jaxpr on one row, and the shapes of what it returns."""
+    try:
+        return jax.make_jaxpr(function, return_shape=True)(*row)
+    except Exception as error:  # if it is a mistake, a scan will raise it too
+        raise Unsupported(
+            f"its step fails on one row without axes of a batch ({error})"
+        ) from error
 
 
 @functools.lru_cache(maxsize=256)
