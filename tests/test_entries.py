@@ -423,6 +423,24 @@ KINDS = {
         ),
         "that of mine returned float32[] without batch axes; write jnp.zeros((*batch",
     ),
+    "rnn, params": (
+        lambda: jaxrnn.rnn(jaxrnn.gru, None, SEQUENCE),
+        "params must be a dict {name: array}, got NoneType; init_params(cell, key",
+    ),
+    "rnn, variables": (
+        lambda: jaxrnn.rnn(jaxrnn.gru, {"params": WEIGHTS}, SEQUENCE),
+        "got {'params': 'dict'}; init_params(cell, key, ...) makes them, and those of",
+    ),
+    "rnn_step, a list": (
+        lambda: jaxrnn.rnn_step(
+            jaxrnn.gru, {**WEIGHTS, "bias": [0.0]}, CARRY, SEQUENCE[0]
+        ),
+        "params must be a dict {name: array}, got {'bias': 'list'}",
+    ),
+    "Sequential": (
+        lambda: jaxrnn.Sequential([jaxrnn.nnx.GRU(2, 4, rngs=nnx.Rngs(0))]),
+        "a module of Linen, got one of NNX, whose parameters would not be those of",
+    ),
     "init_params, key": (
         lambda: jaxrnn.init_params(jaxrnn.gru, 0, 2, 3),
         "key must be a key of JAX, got 0; make one with jax.random.key(seed)",
@@ -528,6 +546,77 @@ def test_a_cell_without_a_recurrent_kernel_finds_its_width(untyped):
         refused(untyped, call, ValueError, words)
 
 
+# Arrays: nested lists are as good, and what is no array of numbers says so.
+
+NESTED = BATCH_MAJOR.tolist()
+VALID = np.ones(BATCH_MAJOR.shape[:2], bool).tolist()
+FORECASTER = jaxrnn.Forecaster(LAYER, 2)
+TAGGER = jaxrnn.TextTagger(9, 2, jaxrnn.GRU(2, return_sequences=True), 2)
+CALLS = {
+    "rnn": lambda x: jaxrnn.rnn(jaxrnn.gru, WEIGHTS, x),
+    "rnn_carries": lambda x: jaxrnn.rnn_carries(jaxrnn.gru, WEIGHTS, x),
+    "rnn_step": lambda x: jaxrnn.rnn_step(jaxrnn.gru, WEIGHTS, CARRY, x),
+    "GRU": lambda x: LAYER.init(KEY, x),
+    "RNN": lambda x: jaxrnn.RNN(nn.GRUCell(4)).init(KEY, x),
+    "nnx.RNN": lambda x: jaxrnn.nnx.RNN(nnx.GRUCell(2, 4, rngs=nnx.Rngs(0)))(x),
+    "Sequential": lambda x: jaxrnn.Sequential([LAYER]).init(KEY, x),
+    "TimeDistributed": lambda x: jaxrnn.TimeDistributed(nn.Dense(2)).init(KEY, x),
+    "Forecaster": lambda x: FORECASTER.init(KEY, x),
+    "Embed": lambda ids: jaxrnn.Embed(9, 2).init(KEY, ids),
+    "nnx.Embed": lambda ids: jaxrnn.nnx.Embed(9, 2, rngs=nnx.Rngs(0))(ids),
+    "TextTagger": lambda ids: TAGGER.init(KEY, ids),
+    "lengths_to_mask": lambda ids: jaxrnn.lengths_to_mask(ids, 9),
+}
+
+
+@pytest.mark.parametrize("entry", CALLS)
+def test_what_is_no_array_of_numbers_says_so(entry, untyped):
+    for given, words in (
+        (None, "must be an array of numbers, got None; np.asarray makes one of nested"),
+        ([[1.0, 2.0], [3.0]], "got a list; rows of different lengths are padded"),
+        ([["good", "film"]], "must be an array of numbers, got a list"),
+        (np.array([["good", "film"]]), "array of numbers, got an array of <U4"),
+    ):
+        refused(untyped, lambda g=given: CALLS[entry](g), TypeError, words)
+
+
+def test_nested_lists_are_arrays(untyped):
+    """Inputs, masks, resets and carries of every entry; those of layers ever were."""
+
+    def same(found, want):
+        jax.tree.map(np.testing.assert_array_equal, found, want)
+
+    weights, inputs, carry = random_problem(jaxrnn.lstm, jnp.float32)
+    valid = np.ones(inputs.shape[:2], bool)
+    valid[2:, 0] = False
+    marks = {"mask": valid, "resets": ~valid, "initial_carry": carry}
+    pair = (carry.hidden.tolist(), carry.memory.tolist())
+    lists = {"mask": valid.tolist(), "resets": (~valid).tolist(), "initial_carry": pair}
+    for run in (jaxrnn.rnn, jaxrnn.rnn_carries):
+        found = untyped(run)(jaxrnn.lstm, weights, inputs.tolist(), **lists)
+        same(found, run(jaxrnn.lstm, weights, inputs, **marks))
+    found = untyped(jaxrnn.rnn_step)(
+        jaxrnn.gru, WEIGHTS, CARRY.tolist(), SEQUENCE[0].tolist(), resets=[True] * 5
+    )
+    want = jaxrnn.rnn_step(
+        jaxrnn.gru, WEIGHTS, CARRY, SEQUENCE[0], resets=jnp.ones(5, bool)
+    )
+    same(found, want)
+    ids = [[1, 2, 0], [3, 4, 5]]
+    for model, given, options in (
+        (LAYER, NESTED, {"mask": VALID}),
+        (jaxrnn.RNN(nn.GRUCell(4)), NESTED, {"mask": VALID}),
+        (jaxrnn.Sequential([LAYER]), NESTED, {"mask": VALID}),
+        (FORECASTER, NESTED, {"mask": VALID}),
+        (jaxrnn.TimeDistributed(nn.Dense(2)), NESTED, {}),
+        (jaxrnn.Embed(9, 2, mask_zero=True), ids, {}),
+        (TAGGER, ids, {}),
+    ):
+        variables = model.init(KEY, jnp.asarray(given))
+        want = model.apply(variables, jnp.asarray(given))
+        same(untyped(model.apply)(variables, given, **options), want)
+
+
 # Dtypes: a recurrence is computed in floats, lengths are integers.
 
 
@@ -569,6 +658,7 @@ DTYPES = {
         "turns a carry of int32 into one of float32",
     ),
     "rnn, dtype": (lambda: rnn(dtype=jnp.int32), "floating point, such as jnp.float32"),
+    "rnn, a name": (lambda: rnn(dtype="flot16"), "as jnp.float32, got 'flot16'"),
     "rnn, params": (
         lambda: jaxrnn.rnn(
             jaxrnn.gru, jax.tree.map(lambda x: x + 0j, WEIGHTS), SEQUENCE

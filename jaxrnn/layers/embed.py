@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxrnn.cells.base import check_dtype, check_size
+from jaxrnn.cells.base import as_array, check_dtype, check_size
 from jaxrnn.cells.ops import explicit_sharding, is_divided
 
 
@@ -53,14 +53,20 @@ def check_table(vocab_size: int, features: int, dtype: Any, param_dtype: Any) ->
     check_dtype("param_dtype", param_dtype)
 
 
-def check_ids(ids: Any, vocab_size: int) -> None:
-    """Raises where ids are no integers, or are known and outside [0, vocab_size)."""
+def checked_ids(ids: Any, vocab_size: int) -> Any:
+    """The ids as an array.
+
+    Raises:
+      TypeError: what is no integers.
+      ValueError: ids that are known and outside [0, vocab_size).
+    """
+    ids = as_array("ids", ids)
     if not jnp.issubdtype(ids.dtype, jnp.integer):
         raise TypeError(
             f"ids must be integers, got {ids.dtype}; convert by ids.astype(jnp.int32)."
         )
     if isinstance(ids, jax.core.Tracer) or ids.size == 0:
-        return
+        return ids
     known = np.asarray(ids)  # jnp.min would be traced where a trace is running
     low, high = int(known.min()), int(known.max())
     if low < 0 or high >= vocab_size:
@@ -69,3 +75,4 @@ def check_ids(ids: Any, vocab_size: int) -> None:
             f"{high}; encode the text with the tokenizer the model was made for, or "
             "raise vocab_size."
         )
+    return ids

@@ -11,8 +11,8 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from jaxrnn.cells.base import AnyArray, Carry, Initializer
 from jaxrnn.layers.embed import (
-    check_ids,
     check_table,
+    checked_ids,
     look_up,
     nonzero,
     uniform_embedding,
@@ -90,7 +90,7 @@ class Embed(nn.Module):
           TypeError: ids that are not integers.
           ValueError: ids outside [0, vocab_size), where they are known.
         """
-        check_ids(ids, self.vocab_size)
+        ids = checked_ids(ids, self.vocab_size)
         embedding = self.param(
             "embedding",
             self.embedding_init,

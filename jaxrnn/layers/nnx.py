@@ -12,8 +12,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxrnn.cells.base import AnyArray, Carry, Initializer, check_size
 from jaxrnn.layers.embed import (
-    check_ids,
     check_table,
+    checked_ids,
     look_up,
     nonzero,
     uniform_embedding,
@@ -88,7 +88,7 @@ class Embed(nnx.Module):
 
     def __call__(self, ids: Int[AnyArray, "*shape"]) -> Any:
         """As `jaxrnn.Embed`."""
-        check_ids(ids, self.vocab_size)
+        ids = checked_ids(ids, self.vocab_size)
         embedding = self.embedding[...]
         (embedding,) = promote_dtype(embedding, dtype=self.dtype, inexact=False)
         features = look_up(embedding, ids)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jaxrnn.cells.base import check_size
+from jaxrnn.cells.base import as_array, check_size
 from jaxrnn.cells.params import glorot_uniform
 
 
@@ -74,9 +74,17 @@ def _wide(features: Array) -> Array:
     return features.astype(jnp.float32) if features.dtype.itemsize < 4 else features
 
 
-def check_rank(array: Any, axes: tuple[str, ...]) -> None:
+def ranked(name: str, values: Any, axes: tuple[str, ...]) -> Any:
+    """What a model is given, as an array.
+
+    Raises:
+      TypeError: what is no array of numbers.
+      ValueError: other axes.
+    """
+    array = as_array(name, values)
     if array.ndim != len(axes):
         raise ValueError(
             f"the model takes an array with the axes ({', '.join(axes)}), got shape "
             f"{array.shape}; a single row is array[None]."
         )
+    return array

@@ -6,10 +6,9 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
-from jaxrnn.cells.base import AnyArray
+from jaxrnn.cells.base import AnyArray, as_array
 from jaxrnn.layers.linen import Embed, Layer
 from jaxrnn.layers.linen_rnn import RNN
 from jaxrnn.layers.linen_wrappers import TimeDistributed, adopted
@@ -146,6 +145,9 @@ class Sequential(nn.Module):
             after a `Bidirectional` that returned a pair; a layer of Flax that reads
             the steps and takes no mask, where there is one.
         """
+        if not any(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(inputs)):
+            inputs = as_array("inputs", inputs)
+        mask = None if mask is None else as_array("mask", mask)
         return self._run(Handed(inputs, mask), deterministic).values
 
     @nn.compact
@@ -221,7 +223,7 @@ def _mask_of(handed: Handed) -> Any:
     if mask is None or axes < min(mask.ndim, 2):
         return None
     inside = tuple(range(axes, mask.ndim))
-    return jnp.asarray(mask).any(axis=inside) if inside else mask
+    return mask.any(axis=inside) if inside else mask
 
 
 def _check_steps(name: str, handed: Handed) -> None:
@@ -261,6 +263,12 @@ def _check_takes_mask(name: str, layer: Any, mask: Any) -> None:
 
 
 def _check_layer(layer: Any) -> None:
+    if any(kind.__module__.startswith("flax.nnx") for kind in type(layer).__mro__):
+        raise TypeError(
+            "a layer must be a module of Linen, got one of NNX, whose parameters would "
+            f"not be those of the model: {type(layer).__name__}; write that of jaxrnn "
+            "or flax.linen."
+        )
     if isinstance(layer, type) or not isinstance(layer, nn.Module | Callable):
         raise TypeError(
             "a layer must be a module, such as jaxrnn.LSTM(32) or flax.linen.Dense(2), "
