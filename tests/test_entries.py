@@ -265,6 +265,10 @@ SIZES = {
         "time, the last axis of ids, must be",
     ),
     "Forecaster": (lambda: jaxrnn.Forecaster(jaxrnn.GRU(2), 0), "hidden_features"),
+    "Forecaster, none": (
+        lambda: jaxrnn.Forecaster(jaxrnn.GRU(2), None),
+        "hidden_features must be a whole number of at least 1, got None",
+    ),
     "nnx.LSTM": (lambda: jaxrnn.nnx.LSTM(2, 0, rngs=nnx.Rngs(0)), "features must be"),
     "nnx.GRU": (lambda: jaxrnn.nnx.GRU(0, 2, rngs=nnx.Rngs(0)), "in_features must be"),
     "nnx.Embed": (lambda: jaxrnn.nnx.Embed(3, 0, rngs=nnx.Rngs(0)), "features must be"),
@@ -296,6 +300,15 @@ def test_a_rate_lies_in_0_1(family, name, untyped):
             ValueError,
             f"{name} must lie in [0, 1), got {rate}",
         )
+
+
+@pytest.mark.parametrize("rate", [None, "0.1"])
+def test_a_rate_is_a_number(rate, untyped):
+    for make in (
+        lambda: jaxrnn.GRU(2, dropout=rate),
+        lambda: jaxrnn.dropout_cell(jaxrnn.gru, rate),
+    ):
+        refused(untyped, make, TypeError, f"must be a number in [0, 1), got {rate!r}")
 
 
 def test_a_rate_of_a_constraint_lies_in_0_1():
@@ -457,6 +470,11 @@ KINDS = {
         lambda: jaxrnn.GRU(2, solver="deer").init(KEY, SEQUENCE),
         "such as jaxrnn.Scan(), got 'deer'; None takes",
     ),
+    "Checkpointed": (
+        lambda: jaxrnn.Checkpointed(jaxrnn.Scan),
+        "such as jaxrnn.Scan(), got Scan",
+    ),
+    "Fused": (lambda: jaxrnn.Fused(otherwise="scan"), "jaxrnn.Scan(), got 'scan'"),
     "create_train_state, key": (
         lambda: make_states(key=jax.random.PRNGKey(0)),
         "key must be a typed key, got an array of uint32; make one",
@@ -514,6 +532,23 @@ KINDS = {
         "must return (loss, (carry, {name: Mean})), the loss a scalar, got (float32[],",
     ),
 }
+
+
+def test_a_key_is_one(untyped):
+    keys = jax.random.split(KEY, 3)
+    cell = jaxrnn.dropout_cell(jaxrnn.gru, 0.5)
+    for call in (
+        lambda: jaxrnn.init_params(jaxrnn.gru, keys, 2, 3),
+        lambda: jaxrnn.rnn(cell, WEIGHTS, SEQUENCE, key=keys),
+    ):
+        words = "key must be one key, got several of shape (3,); take keys[0], or jax."
+        refused(untyped, call, ValueError, words)
+
+
+def test_layers_upon_one_another_are_a_list(untyped):
+    call = functools.partial(jaxrnn.Stacked, LAYER, jaxrnn.GRU(4))
+    words = "1 or more, got a layer; several are a list, Stacked([first, second])"
+    refused(untyped, call, ValueError, words)
 
 
 @pytest.mark.parametrize("entry", KINDS)

@@ -18,13 +18,19 @@ from jaxrnn.solvers.base import Steps
 Merge = Callable[[Array, Array], Array]
 
 
-def check_layers(layers: Sequence[Any]) -> None:
-    """Raises where something else than a layer is given."""
+def check_layers(layers: Sequence[Any], family: type) -> None:
+    """Raises where something else than a layer is given, or one of the other family.
+
+    Args:
+      layers: what is given.
+      family: `nn.Module` or `nnx.Module`.
+    """
+    whose = "jaxrnn.nnx" if "nnx" in family.__module__ else "jaxrnn"
     for layer in layers:
-        if isinstance(layer, type) or not isinstance(layer, Runs):
+        if not isinstance(layer, family) or not isinstance(layer, Runs):
             raise TypeError(
-                "a layer around layers takes those of jaxrnn, such as LSTM(32), or "
-                f"jaxrnn's RNN around a Flax cell, got {layer!r}."
+                f"a layer around layers takes those of {whose}, such as LSTM(32), or "
+                f"its RNN around a Flax cell, got {layer!r}."
             )
 
 
@@ -247,9 +253,7 @@ def check_separate(parts: Sequence[set[int]]) -> None:
 # Time as batch.
 
 
-def over_time(
-    layer: Any, inputs: Any, *, mask: Any, deterministic: bool | None
-) -> Any:
+def over_time(layer: Any, inputs: Any, *, mask: Any, deterministic: bool | None) -> Any:
     """Applies a layer to every time step: time becomes a part of the batch axis.
 
     The program does not grow with time.
@@ -269,7 +273,8 @@ def over_time(
         a mask of others; a layer that does not return a row per row.
     """
     inputs = as_array("inputs", inputs)
-    if isinstance(layer, Runs) and inputs.ndim < 4:
+    kind: Any = layer
+    if isinstance(kind, Runs) and inputs.ndim < 4:
         raise ValueError(
             "a recurrent layer at every step reads steps of its own, of inputs (batch, "
             f"time, steps, in_features), got shape {inputs.shape}; over the axis time "

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxrnn.cells.base import as_array, check_dtype, check_size
 from jaxrnn.cells.ops import explicit_sharding, is_divided
+from jaxrnn.layers.options import check_init
 
 
 def uniform_embedding(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
@@ -45,9 +46,12 @@ def nonzero(ids: Int[Any, "*shape"]) -> Bool[Array, "*shape"]:
     return jnp.asarray(ids) != 0
 
 
-def check_table(vocab_size: int, features: int, dtype: Any, param_dtype: Any) -> None:
-    """Raises where an option of an Embed is no size or dtype."""
+def check_table(
+    vocab_size: int, features: int, init: Any, dtype: Any, param_dtype: Any
+) -> None:
+    """Raises where an option of an Embed is no size, function or dtype."""
     check_size("vocab_size", vocab_size)
+    check_init("embedding", init)
     check_size("features", features)
     check_dtype("dtype", dtype)
     check_dtype("param_dtype", param_dtype)

@@ -161,8 +161,17 @@ def run_cell(
 def start_cell(
     layer: RecurrentOptions, params: Params, batch_shape: tuple[int, ...]
 ) -> Carry:
-    """The carry of a layer before the first step, in the dtype of its computation."""
-    carry = layer.make_cell().initial_carry(params, batch_shape)
+    """The carry of a layer before the first step, in the dtype of its computation.
+
+    Raises:
+      TypeError: a number in the place of a batch shape.
+    """
+    if not isinstance(batch_shape, tuple | list):
+        raise TypeError(
+            f"batch_shape must be a tuple of sizes, got {batch_shape!r}; of a single "
+            "batch axis it is (batch,)."
+        )
+    carry = layer.make_cell().initial_carry(params, tuple(batch_shape))
     dtype = layer.dtype
     return carry if dtype is None else jax.tree.map(lambda x: _cast(x, dtype), carry)
 

@@ -1,5 +1,6 @@
 """What do the models share? Their Dense layer, and their checks."""
 
+import dataclasses
 from typing import Any
 
 import flax.linen as nn
@@ -12,10 +13,12 @@ from jaxrnn.cells.params import glorot_uniform
 
 
 def check_sizes(model: nn.Module, *names: str) -> None:
-    """Raises where a size is given that is below 1."""
+    """Raises where a size is below 1, or None where that is no default."""
+    optional = {f.name for f in dataclasses.fields(model) if f.default is None}
     for name in names:
-        if getattr(model, name) is not None:
-            check_size(name, getattr(model, name))
+        size = getattr(model, name)
+        if size is not None or name not in optional:
+            check_size(name, size)
 
 
 def given(deterministic: bool | None) -> dict[str, bool]:
