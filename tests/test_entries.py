@@ -25,6 +25,7 @@ WRAPS = 2**32 + 3  # its lower 32 bits are a 3
 INPUTS = np.ones((5, 2), np.float32)
 DATASET = data.Dataset(INPUTS, np.ones(5, np.float32))
 ORDER = np.arange(5)
+STREAM = data.streams(np.ones((7, 2), np.float32), 2)
 BATCH = data.Batch(INPUTS, DATASET.targets, None, np.ones(5, np.float32))
 
 
@@ -124,6 +125,12 @@ COUNTS = {
     "train_epoch": lambda n: train_epoch(batch_size=n),
     "sine_series": lambda n: data.sine_series(n, rng=np.random.default_rng(0)),
     "sine_windows": lambda n: data.sine_windows(np.ones(9), n),
+    "train_stream": lambda n: jaxrnn.train_stream(
+        new_state(), 0, STREAM, loss_fn=loss_fn, optimizer=OPTIMIZER, chunk=n
+    ),
+    "train_batches": lambda n: jaxrnn.train_batches(
+        new_state(), [BATCH], loss_fn=loss_fn, optimizer=OPTIMIZER, updates_per_call=n
+    ),
 }
 
 
@@ -521,6 +528,125 @@ KINDS = {
         lambda: jaxrnn.evaluate(PARAMS, DATASET, loss_fn=loss_alone),
         MEANS,
     ),
+    "evaluate, dataset": (
+        lambda: evaluate((INPUTS, INPUTS)),
+        "a dataset must be a data.Dataset, got tuple; write data.Dataset(inputs, targ",
+    ),
+    "train_epoch, dataset": (
+        lambda: train_epoch(dataset=INPUTS, order=ORDER),
+        "must be a data.Dataset, got ndarray",
+    ),
+    "evaluate, state": (
+        lambda: jaxrnn.evaluate(new_state(), DATASET, loss_fn=loss_fn),
+        "params must be the parameters, got a TrainState; write state.params",
+    ),
+    "evaluate, over": (
+        lambda: evaluate(DATASET, over="vmap"),
+        "over must be jax.vmap or jaxrnn.one_by_one, got 'vmap'",
+    ),
+    "predict, state": (
+        lambda: jaxrnn.predict(new_state(), INPUTS, apply_fn=lambda p, x: x),
+        "got a TrainState; write state.params",
+    ),
+    "predict, None": (
+        lambda: predict(INPUTS, apply_fn=None),
+        "apply_fn must be a function (params, inputs) -> predictions, got None; write "
+        'lambda params, inputs: model.apply({"params": params}, inputs)',
+    ),
+    "predict, model": (
+        lambda: predict(INPUTS, apply_fn=jaxrnn.Embed(9, 2)),
+        "predictions, got one of (ids); write lambda params, inputs: model.apply(",
+    ),
+    "predict, nothing": (
+        lambda: predict(INPUTS, apply_fn=lambda p, x: None),
+        "apply_fn must return an array, or several, got none; a function with def",
+    ),
+    "predict, list": (
+        lambda: predict(INPUTS.tolist()),
+        "an array, or a tuple, list or dict of arrays, got float in list; np.asarray",
+    ),
+    "predict, words": (
+        lambda: predict(np.array(["good", "bad"])),
+        "inputs must be numbers, got an array of <U4; np.unique(values, return_inverse",
+    ),
+    "predict, batch_size": (
+        lambda: predict(INPUTS, batch_size=None),
+        "batch_size must be a whole number, got None",
+    ),
+    "train_epoch, state": (
+        lambda: train_epoch(state=lambda: PARAMS),
+        "state must be a TrainState, got dict; write init_state(params, optimizer)",
+    ),
+    "train_step, state": (
+        lambda: train_step(PARAMS, BATCH),
+        "state must be a TrainState, got dict",
+    ),
+    "train_step, no key": (
+        lambda: step(noise_key=KEY),
+        "loss_fn must be a function (params, batch, key) -> (loss, {name: Mean}), got "
+        "one of (params, batch); ",
+    ),
+    "train_step, integers": (
+        lambda: train_step(
+            jaxrnn.init_state({"w": jnp.zeros(2, int)}, OPTIMIZER), BATCH
+        ),
+        "params must be floating point, to have a gradient, got int32 at ['w']; write",
+    ),
+    "train_step, a loss": (
+        lambda: step(jaxrnn.squared_error_loss),
+        "predictions must be an array, got dict; in a loss_fn(params, batch) they are",
+    ),
+    "train_step, classes": (
+        lambda: step(jaxrnn.classification_loss),
+        "logits must be an array, got dict; in a loss_fn(params, batch) they are",
+    ),
+    "train_batches, dataset": (
+        lambda: jaxrnn.train_batches(
+            new_state(), DATASET, loss_fn=loss_fn, optimizer=OPTIMIZER
+        ),
+        "an iterable of batches, got Dataset; write data.batches(dataset, 32, rng=rng)",
+    ),
+    "train_batches, state": (
+        lambda: jaxrnn.train_batches(
+            PARAMS, [BATCH], loss_fn=loss_fn, optimizer=OPTIMIZER
+        ),
+        "state must be a TrainState, got dict",
+    ),
+    "train_stream, state": (
+        lambda: jaxrnn.train_stream(
+            PARAMS, 0, DATASET, loss_fn=loss_fn, optimizer=OPTIMIZER, chunk=2
+        ),
+        "state must be a TrainState, got dict",
+    ),
+    "create_train_state, init_fn": (
+        lambda: jaxrnn.create_train_state(OPTIMIZER, loss_fn, KEY),
+        "init_fn must be a function key -> params, got GradientTransformation",
+    ),
+    "create_train_state, None": (
+        lambda: jaxrnn.create_train_state(None, OPTIMIZER, KEY),
+        "init_fn must be a function key -> params, got None; write lambda key: model.",
+    ),
+    "batches, rng": (
+        lambda: data.batches(DATASET, 2, rng=42),
+        "rng must be a numpy.random.Generator, got 42; np.random.default_rng(seed)",
+    ),
+    "bucket_batches, rng": (
+        lambda: data.bucket_batches([DATASET], 2, rng=42),
+        "rng must be a numpy.random.Generator, got 42",
+    ),
+    "bucket_batches, dataset": (
+        lambda: data.bucket_batches(DATASET, 2),
+        "a list of datasets, as of buckets, got Dataset; batches(dataset, 2) cuts a",
+    ),
+    "check_dataset, labels": (
+        lambda: data.check_dataset(data.Dataset(INPUTS, np.array(["good"] * 5))),
+        "targets must be numbers, got an array of <U4; np.unique",
+    ),
+    "split_last": (
+        lambda: data.split_last(DATASET, "0.2"),
+        "fraction must be a number of at least 0, got '0.2'",
+    ),
+    "streams": (lambda: data.streams(["a", "b"], 1), "numbers, got an array of <U1"),
     "evaluate_stream": (
         lambda: jaxrnn.evaluate_stream(
             {},

@@ -18,6 +18,7 @@ from jaxrnn.data.batches import (
     check_dataset,
     check_integers,
     cut_order,
+    drawn_order,
     num_batches,
     num_examples,
 )
@@ -126,7 +127,8 @@ def pad_rows(rows: Rows, width: int, *, padding: str) -> np.ndarray:
       >>> pad_rows([np.ones(1), np.ones(3)], 3, padding="post").tolist()
       [[1.0, 0.0, 0.0], [1.0, 1.0, 1.0]]
     """
-    dtype = np.result_type(*rows)
+    # An empty list is an array of floats, and would make floats of ids.
+    dtype = np.result_type(*([row for row in rows if len(row)] or rows))
     padded = np.zeros((len(rows), width, *rows[0].shape[1:]), dtype)
     for to, row in zip(padded, rows, strict=True):
         to[width - len(row) :] = row if padding == "pre" else 0
@@ -156,6 +158,7 @@ def bucket_batches(
         order, one dataset after the other.
 
     Raises:
+      TypeError: parts that are no list of datasets, an `rng` that is none.
       ValueError: no datasets, one whose arrays do not belong together, or `batch_size`
         below 1.
 
@@ -174,16 +177,21 @@ def bucket_batches(
       >>> [len(batch.inputs) for batch in epoch_batches(0)]
       [1, 2, 2]
     """
+    if isinstance(parts, Dataset) or not isinstance(parts, Sequence):
+        raise TypeError(
+            f"parts must be a list of datasets, as of buckets, got "
+            f"{type(parts).__name__}; batches(dataset, {batch_size}) cuts a single one."
+        )
     if len(parts) == 0:
         raise ValueError("parts must hold at least one dataset, got none.")
     cuts = []
     for dataset in parts:
         check_dataset(dataset)
         examples = num_examples(dataset)
-        order = np.arange(examples) if rng is None else rng.permutation(examples)
+        order = drawn_order(rng, examples)
         size = -(-examples // num_batches(examples, batch_size))
         cuts += [(dataset, *cut) for cut in zip(*cut_order(order, size), strict=True)]
-    visits = np.arange(len(cuts)) if rng is None else rng.permutation(len(cuts))
+    visits = drawn_order(rng, len(cuts))
 
     def made(cut: Any) -> Batch:
         dataset, rows, valid = cut
@@ -196,7 +204,8 @@ def _check_rows(name: str, rows: Rows) -> None:
     if len(rows) == 0 or any(row.ndim == 0 for row in rows):
         raise ValueError(
             f"{name} must be one or more rows, each with the axis of its steps, got "
-            f"{len(rows)} of shapes {[np.shape(row) for row in rows[:3]]}."
+            f"{len(rows)} of shapes {[np.shape(row) for row in rows[:3]]}; one target "
+            "for a whole row goes into an array, np.array(targets)."
         )
     features = {row.shape[1:] for row in rows}
     if len(features) > 1:

@@ -5,7 +5,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Shaped
 
 from jaxrnn.dtypes import widened
-from jaxrnn.losses.weights import check_same_shape, weight_of_steps
+from jaxrnn.losses.weights import check_arrays, check_same_shape, weight_of_steps
 from jaxrnn.metrics import Mean
 
 
@@ -47,6 +47,7 @@ def classification_loss(
       >>> round(loss.item(), 4), metrics.values(means)["accuracy"]
       (1.3863, 1.0)
     """
+    check_arrays(logits=logits, labels=labels)
     classes = logits.shape[-1]
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise TypeError(

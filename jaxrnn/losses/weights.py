@@ -89,8 +89,27 @@ def weight_of_steps(
     return jnp.where(mask, sample_weight.reshape(*sample_weight.shape, *rest), 0)
 
 
+def check_arrays(**arrays: Any) -> None:
+    """Raises a TypeError where what is compared are no arrays: params and a batch, say.
+
+    Example:
+      >>> check_arrays(logits=[0.5])
+      Traceback (most recent call last):
+      TypeError: logits must be an array, got list; in a loss_fn(params, batch) they \
+are what the model returns, and the targets of the batch; jnp.asarray makes one.
+    """
+    for name, array in arrays.items():
+        if not hasattr(array, "dtype") or isinstance(array, str):
+            raise TypeError(
+                f"{name} must be an array, got {type(array).__name__}; in a "
+                "loss_fn(params, batch) they are what the model returns, and the "
+                "targets of the batch; jnp.asarray makes one."
+            )
+
+
 def check_same_shape(name: str, found: Any, of: str, want: Any) -> None:
     """Raises unless two arrays that are compared number by number have one shape."""
+    check_arrays(**{name: found, of: want})
     one, other = np.shape(found), np.shape(want)
     if one == other:
         return

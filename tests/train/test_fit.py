@@ -298,6 +298,13 @@ def call_fit(**changes):
             ValueError,
             "one of .*'loss'.* got 'val_loss'; the val_ names need validation",
         ),
+        ({"history": [0.5]}, TypeError, r"history must be {name: .* got \[0.5\]"),
+        ({"history": {"loss": 0.5}}, TypeError, r"got {'loss': 0.5}"),
+        (
+            {"on_epoch": lambda epoch: None},
+            TypeError,
+            r"on_epoch must be .* got one of \(epoch\); write on_epoch=jaxrnn.logs",
+        ),
     ],
 )
 def test_bad_input_is_explained(changes, error, words, untyped):
