@@ -642,11 +642,71 @@ KINDS = {
         lambda: data.check_dataset(data.Dataset(INPUTS, np.array(["good"] * 5))),
         "targets must be numbers, got an array of <U4; np.unique",
     ),
-    "split_last": (
-        lambda: data.split_last(DATASET, "0.2"),
-        "fraction must be a number of at least 0, got '0.2'",
-    ),
     "streams": (lambda: data.streams(["a", "b"], 1), "numbers, got an array of <U1"),
+    "buckets, boundaries": (
+        lambda: data.buckets([[1]], np.ones(1), 4),
+        "boundaries must be a list of some, got int; write [one] of a single one",
+    ),
+    "buckets, targets": (
+        lambda: data.buckets([[1]], None, [4]),
+        "targets must be an array with one row per row, or a list of rows, got None",
+    ),
+    "pad_sequences": (
+        lambda: data.pad_sequences([1, 2, 3]),
+        "sequences must be a list of rows of ids, got {'int'}; write [ids] for a",
+    ),
+    "pad_sequences, iterator": (
+        lambda: data.pad_sequences(iter([[1]])),
+        "got list_iterator; write [ids] for a single row, list(rows) for an iterator",
+    ),
+    "series_of": (
+        lambda: data.series_of(INPUTS, ["sales"]),
+        "a table of pandas or Polars, got ndarray; windows and Scale.of take arrays",
+    ),
+    "Tokenizer.fit": (
+        lambda: data.Tokenizer.fit(text for text in ["good"]),
+        "texts must be a list of strings, got generator; write list(texts)",
+    ),
+    "Tokenizer.fit, split": (
+        lambda: data.Tokenizer.fit(["good"], split=None),
+        "split must be a string, got None",
+    ),
+    "Tokenizer.fit, num_words": (
+        lambda: data.Tokenizer.fit(["good"], num_words=2.5),
+        "num_words must be a whole number, got 2.5; None keeps all",
+    ),
+    "Tokenizer": (
+        lambda: data.Tokenizer({"good": 1.0}),
+        "a word index is {word: id}, ids whole numbers, got 'good': 1.0",
+    ),
+    "Tokenizer, name": (
+        lambda: data.Tokenizer("words.json"),
+        "a word index is {word: id}, such as tokenizer.word_index, got str; Tokenizer.",
+    ),
+    "load_vectors": (
+        lambda: data.load_vectors("none", data.Tokenizer({"good": 1}), np.ones((2, 2))),
+        "word_index must be {word: id}, such as tokenizer.word_index, got Tokenizer",
+    ),
+    "values": (
+        lambda: jaxrnn.metrics.values({"loss": 0.5}),
+        "numbers of {name: Mean}, got {'loss': 'float'}; the value of a single",
+    ),
+    "values, one": (
+        lambda: jaxrnn.metrics.values(jaxrnn.Mean.of(jnp.ones(2))),
+        "numbers of {name: Mean}, got Mean",
+    ),
+    **{
+        f"{loss.__name__}, lists": (
+            lambda loss=loss: loss([0.5, 0.5], [1.0, 0.0]),
+            "must be an array, got list; in a loss_fn(params, batch) they are what the",
+        )
+        for loss in (
+            jaxrnn.squared_error_loss,
+            jaxrnn.classification_loss,
+            jaxrnn.multi_label_loss,
+            jaxrnn.binary_classification_loss,
+        )
+    },
     "evaluate_stream": (
         lambda: jaxrnn.evaluate_stream(
             {},

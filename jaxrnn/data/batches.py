@@ -231,7 +231,7 @@ def split_last(dataset: Dataset, fraction: float) -> tuple[Dataset, Dataset]:
       The first part (train) and the last part (validation).
 
     Raises:
-      TypeError: a `dataset` that is none, a `fraction` that is no number.
+      TypeError: a `dataset` that is none.
       ValueError: if `fraction` is not between 0 and 1, or a part would be empty,
         or the arrays do not belong together.
 
@@ -241,10 +241,10 @@ def split_last(dataset: Dataset, fraction: float) -> tuple[Dataset, Dataset]:
       ([0, 1, 2, 3], [4])
     """
     check_dataset(dataset)
-    check_number("fraction", fraction)
-    if not 0 < fraction < 1:
+    is_number = isinstance(fraction, float | int | np.number)
+    if not is_number or not 0 < fraction < 1:
         raise ValueError(
-            f"fraction must lie between 0 and 1, both excluded, got {fraction}; "
+            f"fraction must lie between 0 and 1, both excluded, got {fraction!r}; "
             "for no validation set, do not split."
         )
     examples = num_examples(dataset)

@@ -50,7 +50,8 @@ def buckets(
       sample_weight: how much each row counts.
 
     Raises:
-      TypeError: boundaries that are no whole numbers.
+      TypeError: rows, targets or boundaries that are no list, boundaries that are no
+        whole numbers.
       ValueError: no rows; boundaries that do not rise, or are below 1; a row that is
         longer than the last boundary; rows that differ in their features; targets or
         weights that are not one per row, or targets of other lengths; integers that do
@@ -66,6 +67,12 @@ def buckets(
     """
     if padding not in ("pre", "post"):
         raise ValueError(f"padding must be 'pre' or 'post', got {padding!r}.")
+    for name, several in (("rows", rows), ("boundaries", boundaries)):
+        if not hasattr(several, "__len__"):
+            raise TypeError(
+                f"{name} must be a list of some, got {type(several).__name__}; write "
+                "[one] of a single one, list(some) for an iterator."
+            )
     for width in boundaries:
         check_count("a boundary", width)
     boundaries = [int(width) for width in boundaries]  # bytes less bytes wrap around
@@ -84,6 +91,11 @@ def buckets(
             f"{lengths[longest]} steps in row {longest}; add a boundary, or cut rows."
         )
     by_step = isinstance(targets, list)
+    if not hasattr(targets, "__len__"):
+        raise TypeError(
+            f"targets must be an array with one row per row, or a list of rows, got "
+            f"{type(targets).__name__}; np.zeros(len(rows)) stands for none."
+        )
     targets = [np.asarray(row) for row in targets] if by_step else np.asarray(targets)
     if len(targets) != len(rows):
         raise ValueError(

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxrnn.dtypes import widened
-from jaxrnn.losses.weights import check_same_shape, weight_of_steps
+from jaxrnn.losses.weights import between_0_and_1, check_same_shape, weight_of_steps
 from jaxrnn.metrics import Mean
 
 
@@ -22,7 +22,7 @@ def binary_cross_entropy(
     The gradient is zero where p is clipped, as in Keras. For training on logits
     without that plateau take `optax.sigmoid_binary_cross_entropy`.
     What is no probability, such as a logit, gives NaN, which `fit` reports, where Keras
-    would clip it.
+    would clip it; so does a label outside of [0, 1], such as -1, or 255 of an image.
 
     Args:
       probabilities: after the sigmoid.
@@ -41,6 +41,7 @@ def binary_cross_entropy(
     probabilities, labels = widened(probabilities), widened(labels)
     p = jnp.clip(probabilities, epsilon, 1 - epsilon)
     p = jnp.where(jnp.abs(probabilities - 0.5) > 0.501, jnp.nan, p)
+    labels = between_0_and_1(labels)
     return -(labels * jnp.log(p) + (1 - labels) * jnp.log(1 - p))
 
 

@@ -5,7 +5,12 @@ import optax
 from jaxtyping import Array, Bool, Float, Shaped
 
 from jaxrnn.dtypes import widened
-from jaxrnn.losses.weights import check_arrays, check_same_shape, weight_of_steps
+from jaxrnn.losses.weights import (
+    between_0_and_1,
+    check_arrays,
+    check_same_shape,
+    weight_of_steps,
+)
 from jaxrnn.metrics import Mean
 
 
@@ -97,7 +102,7 @@ def multi_label_loss(
 
     Returns:
       The mean cross-entropy, and `{"loss": Mean, "accuracy": Mean}`: the share of
-      single labels that are right.
+      single labels that are right. The loss is NaN where a label is not in [0, 1].
 
     Raises:
       ValueError: labels or weights of another shape.
@@ -109,7 +114,7 @@ def multi_label_loss(
       (0.7936, 0.6667)
     """
     check_same_shape("logits", logits, "labels", labels)
-    logits, labels = widened(logits), widened(labels)
+    logits, labels = widened(logits), between_0_and_1(widened(labels))
     losses = optax.sigmoid_binary_cross_entropy(logits, labels)
     right = (logits > 0).astype(labels.dtype) == labels
     return _loss_and_accuracy(losses, right, weight_of_steps(sample_weight, mask))

@@ -26,7 +26,7 @@ def one_by_one(function: Callable) -> Callable:
     return mapped
 
 
-def over_models(over: Any, function: Callable) -> Callable:
+def over_models(over: Over | None, function: Callable) -> Callable:
     """The function of several models; `over` is None where there is one alone.
 
     Raises:
