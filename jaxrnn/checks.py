@@ -44,7 +44,7 @@ def checked(
       cell, params, steps, carry: as `rnn` takes them.
     """
     check_cell(cell)
-    _check_is_dict_of_arrays(params)
+    check_params(params)
     if not all(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(carry)):
         named = functools.partial(as_array, "a carry")
         carry = jax.tree.map(named, carry, is_leaf=_is_nested_list)
@@ -60,7 +60,8 @@ def checked(
     return carry, features
 
 
-def _check_is_dict_of_arrays(params: Any) -> None:
+def check_params(params: Any) -> None:
+    """Raises a TypeError where parameters are no dict of arrays."""
     found: Any = type(params).__name__
     if isinstance(params, Mapping):
         items = params.items()

@@ -76,6 +76,10 @@ def train_epoch(dataset=DATASET, order=ORDER, state=new_state, batch_size=2, **o
 SHORT = DATASET._replace(targets=np.ones(3, np.float32))
 EMPTY = data.Dataset(INPUTS[:0], DATASET.targets[:0])
 ROWS = {
+    "step_jacobians, none": (
+        lambda: jaxrnn.diagnostics.step_jacobians(jaxrnn.gru, WEIGHTS, SEQUENCE[:0]),
+        "inputs must have at least one step, where there is something to differentiate",
+    ),
     "evaluate, lengths": (lambda: evaluate(SHORT), "targets must have one row per"),
     "train_epoch, lengths": (lambda: train_epoch(SHORT), "targets must have one row"),
     "predict, lengths": (
@@ -687,6 +691,77 @@ KINDS = {
         lambda: data.load_vectors("none", data.Tokenizer({"good": 1}), np.ones((2, 2))),
         "word_index must be {word: id}, such as tokenizer.word_index, got Tokenizer",
     ),
+    "penalty": (
+        lambda: jaxrnn.regularizers.penalty(WEIGHTS, {"kernel": "l2"}),
+        "as {'kernel': regularizers.l2(0.01)}, got {'kernel': 'l2'}",
+    ),
+    "penalty, None": (
+        lambda: jaxrnn.regularizers.penalty(WEIGHTS, None),
+        "rules must be {name: function}, such as {'kernel': regularizers.l2(0.01)}",
+    ),
+    "penalty, not called": (
+        lambda: jaxrnn.regularizers.penalty(
+            WEIGHTS, {"kernel": jaxrnn.regularizers.l2}
+        ),
+        "must be a number, got ArrayImpl; a rule is made with its settings, as in",
+    ),
+    "activity_penalty": (
+        lambda: jaxrnn.regularizers.activity_penalty(INPUTS, 0.1),
+        "rules must be {name: function}",
+    ),
+    "l2": (lambda: jaxrnn.regularizers.l2("0.1"), "rate must be a number, got '0.1'"),
+    "constrained": (
+        lambda: jaxrnn.constraints.constrained(OPTIMIZER, {"kernel": 2.0}),
+        "as {'kernel': constraints.max_norm(2.0)}, got {'kernel': 2.0}",
+    ),
+    "constrained, optimizer": (
+        lambda: jaxrnn.constraints.constrained("adam", {}),
+        "must be an Optax transformation, got 'adam'; write constrained(keras_adam",
+    ),
+    "max_norm": (
+        lambda: jaxrnn.constraints.max_norm(None),
+        "max_value must be a number, got None",
+    ),
+    "lyapunov_exponents, count": (
+        lambda: diagnostics.lyapunov_exponents(
+            jaxrnn.gru, WEIGHTS, SEQUENCE, count=1.5
+        ),
+        "count must be a whole number, got 1.5",
+    ),
+    "step_jacobians, params": (
+        lambda: diagnostics.step_jacobians(jaxrnn.gru, None, SEQUENCE),
+        "params must be a dict {name: array}, got NoneType",
+    ),
+    "fixed_points, starts": (
+        lambda: diagnostics.fixed_points(jaxrnn.gru, WEIGHTS, SEQUENCE[0, 0], None),
+        "starts must be carries, leaves (*batch, features), as from rnn_carries, got",
+    ),
+    "fixed_points, tolerance": (
+        lambda: diagnostics.fixed_points(
+            jaxrnn.gru, WEIGHTS, SEQUENCE[0, 0], CARRY, tolerance=None
+        ),
+        "tolerance must be a number, got None",
+    ),
+    "save": (
+        lambda: jaxrnn.interchange.save("none", new_state()),
+        "params must be a mapping of names, as model.init returns them, got TrainState",
+    ),
+    "to_torch": (
+        lambda: jaxrnn.interchange.to_torch(None),
+        "params must be a mapping of names, as model.init returns them, got NoneType",
+    ),
+    "save, metadata": (
+        lambda: jaxrnn.interchange.save("none", WEIGHTS, metadata={"epochs": 3}),
+        "metadata must be {name: text}, got {'epochs': 3}; json.dumps makes a text",
+    ),
+    "to_keras, order": (
+        lambda: jaxrnn.interchange.to_keras({"rnn": WEIGHTS}, order="rnn"),
+        "order must be a list of names, such as [\"recurrent\"], got 'rnn'",
+    ),
+    "from_torch_model, names": (
+        lambda: jaxrnn.interchange.from_torch_model({}, ["rnn"], like=WEIGHTS),
+        "names must be {path of a layer here: name of a module there}, such as",
+    ),
     "values": (
         lambda: jaxrnn.metrics.values({"loss": 0.5}),
         "numbers of {name: Mean}, got {'loss': 'float'}; the value of a single",
@@ -777,6 +852,11 @@ CALLS = {
     "rnn": lambda x: jaxrnn.rnn(jaxrnn.gru, WEIGHTS, x),
     "rnn_carries": lambda x: jaxrnn.rnn_carries(jaxrnn.gru, WEIGHTS, x),
     "rnn_step": lambda x: jaxrnn.rnn_step(jaxrnn.gru, WEIGHTS, CARRY, x),
+    "step_jacobians": lambda x: diagnostics.step_jacobians(jaxrnn.gru, WEIGHTS, x),
+    "output_jacobians": lambda x: diagnostics.output_jacobians(jaxrnn.gru, WEIGHTS, x),
+    "gradient_norms": lambda x: diagnostics.gradient_norms(jaxrnn.gru, WEIGHTS, x),
+    "lyapunov": lambda x: diagnostics.lyapunov_exponents(jaxrnn.gru, WEIGHTS, x),
+    "fixed_points": lambda x: diagnostics.fixed_points(jaxrnn.gru, WEIGHTS, x, CARRY),
     "GRU": lambda x: LAYER.init(KEY, x),
     "RNN": lambda x: jaxrnn.RNN(nn.GRUCell(4)).init(KEY, x),
     "nnx.RNN": lambda x: jaxrnn.nnx.RNN(nnx.GRUCell(2, 4, rngs=nnx.Rngs(0)))(x),
@@ -821,6 +901,11 @@ def test_nested_lists_are_arrays(untyped):
     )
     want = jaxrnn.rnn_step(
         jaxrnn.gru, WEIGHTS, CARRY, SEQUENCE[0], resets=jnp.ones(5, bool)
+    )
+    same(found, want)
+    found, want = (
+        untyped(diagnostics.step_jacobians)(jaxrnn.gru, WEIGHTS, x, mask=mask)
+        for x, mask in ((SEQUENCE.tolist(), valid.tolist()), (SEQUENCE, valid))
     )
     same(found, want)
     ids = [[1, 2, 0], [3, 4, 5]]
