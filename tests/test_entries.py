@@ -350,6 +350,10 @@ def step(loss_fn=loss_fn, optimizer=OPTIMIZER, **options):
     return jaxrnn.train_step(new_state(), BATCH, **functions, **options)
 
 
+def step_from(state, optimizer):
+    return jaxrnn.train_step(state, BATCH, loss_fn=loss_fn, optimizer=optimizer)
+
+
 def loss_alone(params, batch):
     return loss_fn(params, batch)[0]
 
@@ -793,6 +797,23 @@ KINDS = {
         "must return (loss, (carry, {name: Mean})), the loss a scalar, got (float32[],",
     ),
 }
+
+
+@pytest.mark.parametrize("other", [jaxrnn.keras_adam(), optax.sgd(0.1, momentum=0.9)])
+def test_a_state_is_that_of_its_optimizer(other, untyped):
+    """Adam's state went through plain SGD; the way out begins the other one anew."""
+    words = "optimizer must be the one that the state was made with, whose opt_state"
+    for call in (
+        lambda state: step_from(state, other),
+        lambda state: jaxrnn.train_batches(
+            state, [BATCH], loss_fn=loss_fn, optimizer=other
+        ),
+    ):
+        refused(untyped, lambda call=call: call(new_state()), ValueError, words)
+    fresh = jax.tree.map(jnp.copy, PARAMS)  # a state is used up
+    assert step_from(jaxrnn.init_state(fresh, other), other)[0].step == 1
+    of_adam = jaxrnn.init_state(PARAMS, jaxrnn.keras_adam())
+    refused(untyped, lambda: step_from(of_adam, OPTIMIZER), ValueError, words)
 
 
 def test_a_key_is_one(untyped):

@@ -163,12 +163,16 @@ def shapes_of(tree: PyTree) -> list[list[Any]]:
     """[path, shape, dtype] of every leaf, for JSON.
 
     Example:
-      >>> shapes_of({"w": jnp.zeros((2, 3))})
-      [["['w']", [2, 3], 'float32']]
+      >>> shapes_of({"w": jnp.zeros((2, 3)), "x": 0.5})
+      [["['w']", [2, 3], 'float32'], ["['x']", [], 'float']]
     """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return [
-        [jax.tree_util.keystr(path), list(np.shape(leaf)), str(leaf.dtype)]
+        [
+            jax.tree_util.keystr(path),
+            list(np.shape(leaf)),
+            str(getattr(leaf, "dtype", type(leaf).__name__)),
+        ]
         for path, leaf in leaves
     ]
 

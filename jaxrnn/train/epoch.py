@@ -82,7 +82,8 @@ def train_epoch(
         `train_step`.
       ValueError: an empty dataset, arrays of different lengths, an order of another
         shape than (*models, examples) with the models of `state`, or with a row outside
-        of the dataset; `batch_size` below 1, or no multiple of the devices.
+        of the dataset; `batch_size` below 1, or no multiple of the devices; another
+        optimizer than that of `state`.
 
     Example:
       >>> def loss_fn(params, batch):

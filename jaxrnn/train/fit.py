@@ -394,10 +394,15 @@ def _check_kinds(
             f"early_stopping must be jaxrnn.EarlyStopping, got {early_stopping!r}; "
             "write EarlyStopping(patience=3), say."
         )
-    if not isinstance(dataset, Dataset) and not callable(dataset):
-        raise TypeError(
-            "dataset must be a data.Dataset, or a function epoch -> batches, got "
-            f"{type(dataset).__name__}; write data.Dataset(inputs, targets)."
+    if not isinstance(dataset, Dataset):
+        found = dataset if callable(dataset) else type(dataset).__name__
+        check_function(
+            "dataset",
+            found,
+            "epoch -> batches, or a data.Dataset",
+            0,
+            way_out="write data.Dataset(inputs, targets), or lambda epoch: "
+            "data.batches(dataset, 32, rng=np.random.default_rng(epoch)).",
         )
     if not isinstance(validation, Dataset | None):
         raise TypeError(

@@ -83,12 +83,7 @@ def train_batches(
     """
     check_count("updates_per_call", updates_per_call)
     check_state(state)
-    if isinstance(batches, Dataset | Batch) or not isinstance(batches, Iterable):
-        raise TypeError(
-            "batches must be an iterable of batches, got "
-            f"{type(batches).__name__}; write data.batches(dataset, 32, rng=rng), or "
-            "[batch] of a single one."
-        )
+    check_batches(batches)
     check_sharding(sharding)
     state, noise_key = everywhere(sharding, (state, noise_key))
     options = {"loss_fn": loss_fn, "optimizer": optimizer, "noise_key": noise_key}
@@ -105,6 +100,16 @@ def train_batches(
             "used up after one epoch: give `fit` a function that makes a new one."
         )
     return state, sums
+
+
+def check_batches(batches: Any) -> None:
+    """Raises a TypeError where there are no batches to read one by one."""
+    if isinstance(batches, Dataset | Batch) or not isinstance(batches, Iterable):
+        raise TypeError(
+            "batches must be an iterable of batches, got "
+            f"{type(batches).__name__}; write data.batches(dataset, 32, rng=rng), or "
+            "[batch] of a single one."
+        )
 
 
 def _groups(

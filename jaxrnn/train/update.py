@@ -51,7 +51,8 @@ def update(
     Raises:
       TypeError: a `noise_key`, `loss_fn` or `optimizer` that is none, a `loss_fn` that
         returns something else than a loss and means, parameters that are no floats.
-      ValueError: a `Batch` among the arguments whose arrays differ in their rows.
+      ValueError: a `Batch` among the arguments whose arrays differ in their rows,
+        another optimizer than that of the state.
     """
     for argument in arguments:
         if isinstance(argument, Batch):
@@ -68,6 +69,13 @@ def update(
                 f"{jnp.result_type(leaf)} at {jax.tree_util.keystr(path)}; write "
                 ".astype(jnp.float32), or keep what is no parameter elsewhere."
             )
+    made = jax.tree.structure(jax.eval_shape(optimizer.init, state.params))
+    if jax.tree.structure(state.opt_state) != made:
+        raise ValueError(
+            "optimizer must be the one that the state was made with, whose opt_state "
+            f"would be {made}, got {jax.tree.structure(state.opt_state)}; write "
+            "init_state(state.params, optimizer) for another one."
+        )
     loss = functools.partial(returned_by, loss_fn, with_carry=with_carry)
     gradients, aux = jax.grad(loss, has_aux=True)(state.params, *arguments, *noise)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
@@ -109,7 +117,7 @@ def train_step(
       TypeError: a `loss_fn` that takes or returns something else, parameters that are
         not of floating point, a `state`, an `optimizer` or a `noise_key` that is none.
       ValueError: arrays of the batch that differ in their number of rows, or have none;
-        integers that do not fit into 32 bits.
+        integers that do not fit into 32 bits; another optimizer than that of `state`.
 
     Example:
       >>> def loss_fn(params, batch):
