@@ -459,6 +459,12 @@ def test_names_of_elsewhere_say_what_is_written_here(family, untyped):
             untyped(family.names.Embed)(**{name: 7})
         assert name not in known
         assert re.match(r"\w+", write).group() in known
+    words = r"LSTM takes features without a name, got \(8, 32\); .* finds it in its inp"
+    with pytest.raises(TypeError, match=words):
+        untyped(jaxrnn.LSTM)(8, 32)
+    words = r"LSTM takes in_features and features without a name, got \(8, 32, 2\);"
+    with pytest.raises(TypeError, match=words):
+        untyped(jaxrnn.nnx.LSTM)(8, 32, 2, rngs=RNGS)
     with pytest.raises(TypeError, match=r"got units=32; write features=32\.$"):
         untyped(jaxrnn.SimpleRNN)(units=32)
 

@@ -1,5 +1,6 @@
 """What is an argument of a layer called elsewhere?"""
 
+import inspect
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -59,5 +60,14 @@ class NamedElsewhere:
                 raise TypeError(
                     f"{cls.__name__} has no argument {name}, got {name}={value!r}; "
                     f"write {cls.elsewhere[name].format(value)}."
+                )
+        if len(args) > 1:  # PyTorch's LSTM(8, 32)
+            taken = inspect.signature(cls.__init__).parameters.values()
+            names = [p.name for p in taken if p.kind is p.POSITIONAL_OR_KEYWORD][1:]
+            if len(args) > len(names):
+                raise TypeError(
+                    f"{cls.__name__} takes {' and '.join(names)} without a name, got "
+                    f"{args}; write the names of all others. in_features is one of "
+                    "jaxrnn.nnx alone: a layer of Linen finds it in its inputs."
                 )
         return super().__new__(cls)

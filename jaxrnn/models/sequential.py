@@ -9,9 +9,10 @@ import jax
 from jaxtyping import Array, Bool
 
 from jaxrnn.cells.base import AnyArray, as_array
+from jaxrnn.layers.combine import check_separate
 from jaxrnn.layers.linen import Embed, Layer
 from jaxrnn.layers.linen_rnn import RNN
-from jaxrnn.layers.linen_wrappers import TimeDistributed, adopted
+from jaxrnn.layers.linen_wrappers import TimeDistributed, adopted, ids_of_modules
 
 
 def flatten(values: Array) -> Array:
@@ -73,7 +74,8 @@ class Sequential(nn.Module):
 
     Raises:
       TypeError: a layer that is neither a module nor a function.
-      ValueError: no layer; a name that stands for something else in a tree of
+      ValueError: no layer, or one twice (Keras and `flax.linen.Sequential` share its
+        parameters); a name that stands for something else in a tree of
         parameters, such as "forward" or "layers_0"; a recurrent layer that returns
         more than its outputs, or in other axes.
 
@@ -98,6 +100,8 @@ class Sequential(nn.Module):
             )
         for layer in self.layers:
             _check_layer(layer)
+        modules = [layer for layer in self.layers if isinstance(layer, nn.Module)]
+        check_separate([ids_of_modules(module) for module in modules])
         if self.names is None:  # Flax forgets the names of what stands in a list
             self.names = tuple(
                 getattr(layer, "name", None) or f"layer_{number}"

@@ -364,13 +364,14 @@ def _check_kinds(
 ) -> None:
     """What people write who know another `fit`."""
     check_state(state)
-    for report in on_epoch if isinstance(on_epoch, Sequence) else [on_epoch]:
+    is_one = isinstance(on_epoch, str) or not isinstance(on_epoch, Sequence)
+    for report in [on_epoch] if is_one else on_epoch:
         check_function(
             "on_epoch",
             report,
             "(epoch, record, state) -> None, or a list of some",
             *(0, {}, state),
-            way_out="write on_epoch=jaxrnn.logs.print_epoch, say.",
+            way_out="write on_epoch=jaxrnn.logs.print_epoch, or json_lines(path).",
         )
     if learning_rate is not None:
         check_function(
