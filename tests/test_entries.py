@@ -638,6 +638,10 @@ KINDS = {
         lambda: data.batches(DATASET, 2, rng=42),
         "rng must be a numpy.random.Generator, got 42; np.random.default_rng(seed)",
     ),
+    "sine_series, rng": (
+        lambda: data.sine_series(9, rng=42),
+        "rng must be a numpy.random.Generator, got 42",
+    ),
     "bucket_batches, rng": (
         lambda: data.bucket_batches([DATASET], 2, rng=42),
         "rng must be a numpy.random.Generator, got 42",

@@ -342,6 +342,15 @@ def batches(
     return (as_batch(_take(dataset, rows), valid) for rows, valid in by_batch)
 
 
+def check_rng(rng: Any) -> None:
+    """Raises a TypeError where a source of random numbers is none, such as a seed."""
+    if not hasattr(rng, "permutation"):
+        raise TypeError(
+            f"rng must be a numpy.random.Generator, got {rng!r}; "
+            "np.random.default_rng(seed) makes one."
+        )
+
+
 def drawn_order(rng: np.random.Generator | None, examples: int) -> np.ndarray:
     """The numbers of all rows, shuffled where there is an `rng`.
 
@@ -350,11 +359,7 @@ def drawn_order(rng: np.random.Generator | None, examples: int) -> np.ndarray:
     """
     if rng is None:
         return np.arange(examples)
-    if not hasattr(rng, "permutation"):
-        raise TypeError(
-            f"rng must be a numpy.random.Generator, got {rng!r}; "
-            "np.random.default_rng(seed) makes one, and None shuffles nothing."
-        )
+    check_rng(rng)
     return rng.permutation(examples)
 
 

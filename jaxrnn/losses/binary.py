@@ -30,6 +30,7 @@ def binary_cross_entropy(
       epsilon: Keras' `backend.epsilon()`.
 
     Raises:
+      TypeError: what is no array.
       ValueError: labels of another shape.
 
     Example:
@@ -54,6 +55,7 @@ def binary_accuracy(
     Keras takes for a 0).
 
     Raises:
+      TypeError: what is no array.
       ValueError: labels that have not the shape of `probabilities`.
 
     Example:
@@ -87,6 +89,7 @@ def binary_classification_loss(
       The mean cross-entropy, and `{"loss": Mean, "accuracy": Mean}`.
 
     Raises:
+      TypeError: what is no array.
       ValueError: labels or weights of another shape.
 
     Example:

@@ -42,7 +42,7 @@ def classification_loss(
       where a label that counts is of no class.
 
     Raises:
-      TypeError: labels that are no integers.
+      TypeError: what is no array, labels that are no integers.
       ValueError: labels or weights of another shape.
 
     Example:
@@ -105,6 +105,7 @@ def multi_label_loss(
       single labels that are right. The loss is NaN where a label is not in [0, 1].
 
     Raises:
+      TypeError: what is no array.
       ValueError: labels or weights of another shape.
 
     Example:

@@ -206,6 +206,20 @@ def test_as_many_columns_as_steps_are_told_apart():
     )
 
 
+def test_differences_that_float32_does_not_keep():
+    """Seconds since 1970 are 128 apart in float32; scaled before, they stay."""
+    times = 1.7e9 + 10 * np.arange(9.0)
+    for series in (times, times.astype(int), np.stack([np.arange(9.0), times], axis=1)):
+        with pytest.raises(
+            ValueError, match=r"differences in float32, .* since 1970 p"
+        ):
+            windows(series, 4)
+    scaled = Scale.of(times).apply(times)
+    found = windows(scaled, 4).inputs[:, 0, 0]
+    assert np.allclose(np.diff(found), np.diff(scaled)[:4])
+    windows(np.full(9, 0.1), 4)  # which float32 rounds, and which differs nowhere
+
+
 def test_a_list_of_numbers_is_a_series_and_one_of_lists_may_be_another(untyped):
     """A series (time, features) as lists was read as many series, one a step."""
     flat = SERIES[:, 0].tolist()
