@@ -81,7 +81,8 @@ def rnn(
     Args:
       cell: such as `simple_rnn`, `gru`, `lstm`.
       params: as from `init_params`.
-      inputs: floating point; any number of batch axes, none too.
+      inputs: floating point; any number of batch axes, none too. As mask, resets and
+        carry, an array or nested lists.
       mask: True = valid; None = every step is.
       resets: True at the first step of every episode: there the carry restarts from
         the cell's own initial carry, whatever came before. With `reverse` it restarts
@@ -107,10 +108,11 @@ def rnn(
       goes in again as `initial_carry`: a sequence in pieces is the whole sequence.
 
     Raises:
-      TypeError: inputs, mask, resets, initial carry or `dtype` of the wrong dtype; a
-        `cell`, a `key` or a `solver` that is none.
-      ValueError: params, mask or initial carry that do not fit; each message says the
-        rule, what was found, and the way out.
+      TypeError: inputs, mask, resets, initial carry or `dtype` of the wrong dtype, or
+        no numbers; params that are no dict of arrays; a `cell`, a `key` or a `solver`
+        that is none.
+      ValueError: params, mask or initial carry that do not fit, or several keys; each
+        message says the rule, what was found, and the way out.
 
     Example:
       >>> params = init_params(lstm, jax.random.key(0), in_features=2, features=3)

@@ -357,7 +357,7 @@ def init_params(
     Raises:
       TypeError: a `cell` that is none, a dtype that is not floating point, a key that
         is none.
-      ValueError: `in_features` or `features` below 1.
+      ValueError: `in_features` or `features` below 1, several keys.
 
     Example:
       >>> params = init_params(lstm, jax.random.key(0), in_features=2, features=3)

@@ -176,8 +176,8 @@ def _in_float32(values: np.ndarray) -> np.ndarray:
         if columns:
             raise ValueError(
                 "a series must keep its differences in float32, which has 7 digits, "
-                f"got values up to {abs(values).max()} that lie closer than that in the "
-                f"columns {columns}, seconds since 1970 perhaps; Scale.of(series)"
+                f"got values up to {abs(values).max()} that lie closer than that in "
+                f"the columns {columns}, seconds since 1970 perhaps; Scale.of(series)"
                 ".apply(series) brings them near 1."
             )
     return kept

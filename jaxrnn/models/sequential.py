@@ -73,7 +73,7 @@ class Sequential(nn.Module):
       names: of the layers; None takes the names that they have.
 
     Raises:
-      TypeError: a layer that is neither a module nor a function.
+      TypeError: a layer that is neither a module of Linen nor a function.
       ValueError: no layer, or one twice (Keras and `flax.linen.Sequential` share its
         parameters); a name that stands for something else in a tree of
         parameters, such as "forward" or "layers_0"; a recurrent layer that returns
