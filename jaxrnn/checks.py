@@ -1,6 +1,7 @@
 """Do a cell's functions, its parameters, the inputs and the carry fit together?"""
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -9,8 +10,25 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from jaxrnn.cells.base import Carry, Cell, Params, check_cell, param_names, specs_of
+from jaxrnn.cells.base import (
+    Carry,
+    Cell,
+    Params,
+    as_array,
+    check_cell,
+    param_names,
+    specs_of,
+)
 from jaxrnn.solvers.base import Steps
+
+
+def as_steps(inputs: Any, mask: Any = None, resets: Any = None) -> Steps:
+    """The steps that a caller gives, nested lists as arrays."""
+    return Steps(
+        as_array("inputs", inputs),
+        None if mask is None else as_array("mask", mask),
+        None if resets is None else as_array("resets", resets),
+    )
 
 
 def checked(
@@ -26,8 +44,12 @@ def checked(
       cell, params, steps, carry: as `rnn` takes them.
     """
     check_cell(cell)
+    check_params(params)
+    if not all(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(carry)):
+        named = functools.partial(as_array, "a carry")
+        carry = jax.tree.map(named, carry, is_leaf=_is_nested_list)
     arrays, structure = jax.tree.flatten((dict(params), steps, carry))
-    kinds = tuple([_kind(array) for array in arrays])
+    kinds = tuple([(array.shape, array.dtype) for array in arrays])
     if any(isinstance(array, jax.core.Tracer) for array in arrays):
         # No key: open sizes of two programs cannot be compared.
         of_carry, features = _check.__wrapped__(check, cell, structure, kinds)
@@ -38,9 +60,23 @@ def checked(
     return carry, features
 
 
-def _kind(array: Any) -> tuple[Any, Any]:
-    array = array if hasattr(array, "dtype") else np.asarray(array)
-    return array.shape, array.dtype
+def check_params(params: Any) -> None:
+    """Raises a TypeError where parameters are no dict of arrays."""
+    found: Any = type(params).__name__
+    if isinstance(params, Mapping):
+        items = params.items()
+        found = {n: type(x).__name__ for n, x in items if not hasattr(x, "dtype")}
+    if found:
+        raise TypeError(
+            f"params must be a dict {{name: array}}, got {found}; init_params(cell, "
+            'key, ...) makes them, and those of a layer are its variables["params"].'
+        )
+
+
+def _is_nested_list(carry: Any) -> bool:
+    """Whether this is a list of numbers, and no list of arrays."""
+    leaves = jax.tree.leaves(carry)
+    return isinstance(carry, list) and not any(hasattr(x, "dtype") for x in leaves)
 
 
 @functools.lru_cache(maxsize=256)
@@ -179,7 +215,7 @@ def check_functions(
       dtype: of the computation.
       output: whether `Cell.output` will be called.
     """
-    kinds = tuple([(name, *_kind(value)) for name, value in params.items()])
+    kinds = tuple([(name, p.shape, p.dtype) for name, p in params.items()])
     if all(isinstance(size, int) for size in shape):
         _check_functions(cell, kinds, shape, dtype, output)
     else:  # no key: open sizes of two programs cannot be compared
@@ -259,7 +295,7 @@ class _Written:
 
 def check_lengths(lengths: Any, time: int) -> None:
     """Raises where lengths are no integers, or are known and outside of [0, time]."""
-    lengths = lengths if hasattr(lengths, "dtype") else jnp.asarray(lengths)
+    lengths = as_array("lengths", lengths)
     if not jnp.issubdtype(lengths.dtype, jnp.integer):
         raise TypeError(
             f"lengths must be integers, got {lengths.dtype}; a mask of bools is given "

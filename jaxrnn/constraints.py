@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from jaxrnn.rules import rules_by_leaf
+from jaxrnn.rules import check_rules, check_settings, rules_by_leaf
 
 Constraint = Callable[[Any], Array]  # an array -> one that is allowed
 Axes = int | tuple[int, ...]
@@ -86,6 +86,7 @@ def min_max_norm(
       A function from an array to an array, for `constrained`.
 
     Raises:
+      TypeError: a setting that is no number.
       ValueError: bounds that are negative or in the wrong order, a rate outside of
         [0, 1].
 
@@ -93,6 +94,7 @@ def min_max_norm(
       >>> min_max_norm(1.0, 2.0)(jnp.array([0.3, 0.4])).round(3).tolist()
       [0.6000000238418579, 0.800000011920929]
     """
+    check_settings(min_value=min_value, max_value=max_value, rate=rate)
     if not 0 <= min_value <= max_value:
         raise ValueError(
             "norms must be bounded by 0 <= min_value <= max_value, got "
@@ -145,6 +147,7 @@ def constrained(
       An Optax transformation with the state of `optimizer`.
 
     Raises:
+      TypeError: an optimizer that is none, rules that are no functions by name.
       ValueError: a name that fits no parameter, or an update without parameters.
 
     Example:
@@ -156,6 +159,12 @@ def constrained(
       >>> params["kernel"].tolist(), params["bias"].item()
       ([0.0, 0.5], -0.5)
     """
+    if not isinstance(optimizer, optax.GradientTransformation):
+        raise TypeError(
+            f"optimizer must be an Optax transformation, got {optimizer!r}; write "
+            "constrained(keras_adam(0.001), rules), say."
+        )
+    check_rules(rules, "constraints.max_norm(2.0)")
     inner = optax.with_extra_args_support(optimizer)
 
     def init(params: optax.Params) -> Any:

@@ -106,10 +106,22 @@ def values(means: Mapping[str, Mean]) -> dict[str, Any]:
       `{name: float}`, or NumPy arrays where several models were trained at once; NaN
       where there is no weight.
 
+    Raises:
+      TypeError: what is no {name: Mean}, such as what `values` has returned.
+
     Example:
       >>> values({"loss": Mean(jnp.array(3.0), jnp.array(2.0))})
       {'loss': 1.5}
     """
+    found: Any = type(means).__name__
+    if isinstance(means, Mapping):
+        items = means.items()
+        found = {n: type(x).__name__ for n, x in items if not isinstance(x, Mean)}
+    if found:
+        raise TypeError(
+            f"values makes numbers of {{name: Mean}}, got {found}; the value of a "
+            "single Mean is mean.value."
+        )
     on_host = {name: _divided(*map(np.asarray, mean)) for name, mean in means.items()}
     return {n: v.item() if v.ndim == 0 else v for n, v in on_host.items()}
 

@@ -14,11 +14,14 @@ Clipping comes first, as in Keras: before the moments of the gradients are taken
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 import jax
+import jax.core
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 P = ParamSpec("P")
@@ -37,6 +40,29 @@ def _same_for_equal(build: Callable[P, R]) -> Callable[P, R]:
             return build(*args, **kwargs)
 
     return built
+
+
+def _check_number(
+    name: str, number: Any, *, below: float = math.inf, or_else: str = ""
+) -> None:
+    """Raises where a setting is no number, or is known and not in [0, below)."""
+    is_known = not isinstance(number, jax.core.Tracer)
+    array = np.asarray(number) if is_known else number
+    upper = "" if below == math.inf else f" and below {below:g}"
+    message = (
+        f"{name} must be one number of at least 0{upper}{or_else}, got {number!r}."
+    )
+    is_real = any(jnp.issubdtype(array.dtype, x) for x in (jnp.floating, jnp.integer))
+    if array.shape or not is_real:
+        raise TypeError(message)
+    if is_known and not 0 <= array < below:
+        raise ValueError(message)
+
+
+def _check_learning_rate(rate: Any) -> None:
+    """At a rate of None Optax would climb, and an array would change all shapes."""
+    if not callable(rate):
+        _check_number("learning_rate", rate, or_else=", or a schedule")
 
 
 @_same_for_equal
@@ -63,6 +89,10 @@ def keras_rmsprop(
       epsilon: inside the root.
       centered: subtract the square of the mean gradient from v.
 
+    Raises:
+      TypeError: a setting that is no number.
+      ValueError: a negative one; `rho` or `momentum` of 1 or more.
+
     Example:
       >>> optimizer = keras_rmsprop(0.01)
       >>> updates, _ = optimizer.update(
@@ -71,6 +101,10 @@ def keras_rmsprop(
       >>> round(updates["w"].item(), 4)  # -0.01 / sqrt(0.1)
       -0.0316
     """
+    _check_learning_rate(learning_rate)
+    _check_number("rho", rho, below=1.0)
+    _check_number("momentum", momentum or 0.0, below=1.0)
+    _check_number("epsilon", epsilon)
     return optax.rmsprop(
         learning_rate,
         decay=rho,
@@ -106,6 +140,10 @@ def keras_adam(
       b2: decay of v; Keras' `beta_2`.
       epsilon: epsilon hat.
 
+    Raises:
+      TypeError: a setting that is no number.
+      ValueError: a negative one; `b1` or `b2` of 1 or more.
+
     Example:
       >>> optimizer = keras_adam(0.01)
       >>> updates, _ = optimizer.update(
@@ -117,6 +155,7 @@ def keras_adam(
     Reference: Kingma and Ba, Adam: a method for stochastic optimization, 2015, the
     remark at the end of section 2.
     """
+    _check_learning_rate(learning_rate)
     return optax.chain(
         scale_by_adam_epsilon_hat(b1, b2, epsilon),
         optax.scale_by_learning_rate(learning_rate),
@@ -134,6 +173,9 @@ def scale_by_adam_epsilon_hat(
       b2: decay of the mean of their squares.
       epsilon: epsilon hat.
 
+    Raises:
+      TypeError, ValueError: as `keras_adam`.
+
     Returns:
       A transformation whose state is an `optax.ScaleByAdamState`.
 
@@ -142,6 +184,9 @@ def scale_by_adam_epsilon_hat(
       >>> isinstance(clipped, optax.GradientTransformation)
       True
     """
+    _check_number("b1", b1, below=1.0)
+    _check_number("b2", b2, below=1.0)
+    _check_number("epsilon", epsilon)
 
     def init(params: optax.Params) -> optax.ScaleByAdamState:
         mu, nu = (jax.tree.map(jnp.zeros_like, params) for _ in range(2))
@@ -180,7 +225,8 @@ def clip_by_norm(max_norm: float) -> optax.GradientTransformation:
       max_norm: the largest norm of the gradient of a parameter, positive.
 
     Raises:
-      ValueError: `max_norm` that is not positive.
+      TypeError: `max_norm` that is no number.
+      ValueError: one that is not positive.
 
     Example:
       >>> clip = clip_by_norm(1.0)
@@ -189,6 +235,7 @@ def clip_by_norm(max_norm: float) -> optax.GradientTransformation:
       >>> clipped["a"].round(3).tolist(), clipped["b"].tolist()
       ([0.6000000238418579, 0.800000011920929], [0.5])
     """
+    _check_number("max_norm", max_norm)
     if not max_norm > 0:
         raise ValueError(f"max_norm must be positive, got {max_norm}.")
 
@@ -220,7 +267,9 @@ def adjustable(
       An Optax transformation, for `init_state` and for `fit(..., learning_rate=...)`.
 
     Raises:
-      TypeError: a schedule, or an optimizer in place of what makes one.
+      TypeError: a schedule, what is no number, or an optimizer in place of what makes
+        one.
+      ValueError: a negative rate.
 
     Example:
       >>> optimizer = adjustable(keras_adam, 0.01)
@@ -241,6 +290,7 @@ def adjustable(
             "adjustable takes a function from a learning rate to an optimizer, got "
             f"{type(make_optimizer).__name__}; write adjustable(keras_adam, 0.001)."
         )
+    _check_number("learning_rate", learning_rate)
     inject = optax.inject_hyperparams(
         lambda learning_rate: make_optimizer(learning_rate)
     )

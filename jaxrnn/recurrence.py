@@ -10,7 +10,14 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from jaxrnn.cells.base import AnyArray, Carry, Cell, Params, check_dtype, check_key
 from jaxrnn.cells.ops import is_divided
-from jaxrnn.checks import check_functions, check_lengths, check_rnn, check_step, checked
+from jaxrnn.checks import (
+    as_steps,
+    check_functions,
+    check_lengths,
+    check_rnn,
+    check_step,
+    checked,
+)
 from jaxrnn.solvers.base import Solver, Steps, check_solver, flip, hold, restart
 from jaxrnn.solvers.by_device import batch_axes, devices_of, run_by_device
 from jaxrnn.solvers.default import default_solver
@@ -74,7 +81,8 @@ def rnn(
     Args:
       cell: such as `simple_rnn`, `gru`, `lstm`.
       params: as from `init_params`.
-      inputs: floating point; any number of batch axes, none too.
+      inputs: floating point; any number of batch axes, none too. As mask, resets and
+        carry, an array or nested lists.
       mask: True = valid; None = every step is.
       resets: True at the first step of every episode: there the carry restarts from
         the cell's own initial carry, whatever came before. With `reverse` it restarts
@@ -100,10 +108,11 @@ def rnn(
       goes in again as `initial_carry`: a sequence in pieces is the whole sequence.
 
     Raises:
-      TypeError: inputs, mask, resets, initial carry or `dtype` of the wrong dtype; a
-        `cell`, a `key` or a `solver` that is none.
-      ValueError: params, mask or initial carry that do not fit; each message says the
-        rule, what was found, and the way out.
+      TypeError: inputs, mask, resets, initial carry or `dtype` of the wrong dtype, or
+        no numbers; params that are no dict of arrays; a `cell`, a `key` or a `solver`
+        that is none.
+      ValueError: params, mask or initial carry that do not fit, or several keys; each
+        message says the rule, what was found, and the way out.
 
     Example:
       >>> params = init_params(lstm, jax.random.key(0), in_features=2, features=3)
@@ -114,14 +123,14 @@ def rnn(
       >>> jnp.array_equal(carry.hidden[1], outputs[3, 1]).item()
       True
     """
-    steps = Steps(inputs, mask, resets)
+    steps = as_steps(inputs, mask, resets)
     carry, features = checked(check_rnn, cell, params, steps, initial_carry)
     if key is not None:
         check_key("key", key)
     if solver is not None:
         check_solver(solver)
-    dtype = _dtype_of(dtype, inputs, *params.values())
-    check_functions(cell, params, inputs.shape[1:], dtype, output=True)
+    dtype = _dtype_of(dtype, steps.inputs, *params.values())
+    check_functions(cell, params, steps.inputs.shape[1:], dtype, output=True)
     solver = solver or _default_solver(cell, features, params, steps, dtype)
     return _rnn(
         dict(params),
@@ -166,14 +175,14 @@ def rnn_carries(
       >>> carries.memory.shape, jnp.array_equal(carries.memory[-1], last.memory).item()
       ((7, 5, 3), True)
     """
-    steps = Steps(inputs, mask, resets)
+    steps = as_steps(inputs, mask, resets)
     carry, features = checked(check_rnn, cell, params, steps, initial_carry)
     if key is not None:
         check_key("key", key)
     if solver is not None:
         check_solver(solver)
-    dtype = _dtype_of(dtype, inputs, *params.values())
-    check_functions(cell, params, inputs.shape[1:], dtype, output=False)
+    dtype = _dtype_of(dtype, steps.inputs, *params.values())
+    check_functions(cell, params, steps.inputs.shape[1:], dtype, output=False)
     solver = solver or _default_solver(cell, features, params, steps, dtype)
     return _rnn_carries(
         dict(params),
@@ -222,7 +231,8 @@ def rnn_step(
       >>> jnp.allclose(output, rnn(gru, params, inputs)[1][-1], atol=1e-6).item()
       True
     """
-    steps = Steps(inputs, resets=resets)
+    steps = as_steps(inputs, resets=resets)
+    inputs, resets = steps.inputs, steps.resets
     carry, _ = checked(check_step, cell, params, steps, carry)
     dtype = _dtype_of(dtype, inputs, *jax.tree.leaves(carry))
     check_functions(cell, params, inputs.shape, dtype, output=True)

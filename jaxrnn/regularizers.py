@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from jaxrnn.dtypes import widened
-from jaxrnn.rules import rules_by_leaf
+from jaxrnn.rules import check_rules, check_settings, rules_by_leaf
 
 Regularizer = Callable[[Any], Array]  # an array -> a scalar
 
@@ -139,6 +139,7 @@ def penalty(params: PyTree, rules: Mapping[str, Regularizer]) -> Float[Array, ""
       A scalar; 0 without rules.
 
     Raises:
+      TypeError: rules that are no functions by name.
       ValueError: a name that fits no parameter.
 
     Example:
@@ -155,6 +156,7 @@ def penalty(params: PyTree, rules: Mapping[str, Regularizer]) -> Float[Array, ""
       >>> loss_fn(params, batch)[0].item()  # 3^2 + 3 + 1
       13.0
     """
+    check_rules(rules, "regularizers.l2(0.01)")
     leaves = jax.tree.leaves(params)
     penalties = [
         regularizer(leaf)
@@ -190,9 +192,11 @@ def activity_penalty(
       >>> activity_penalty(jnp.array([[1.0, 2.0], [0.0, 3.0]]), l2(1.0)).tolist()
       [5.0, 9.0]
     """
-    return jax.vmap(regularizer)(outputs)
+    check_rules({"regularizer": regularizer}, "regularizers.l2(0.01)")
+    return jax.vmap(regularizer)(jnp.asarray(outputs))
 
 
 def _check_rate(rate: float) -> None:
+    check_settings(rate=rate)
     if not 0 <= rate < float("inf"):
         raise ValueError(f"a rate must be a number of at least 0, got {rate}.")

@@ -1,9 +1,10 @@
 """Which parameters does a rule mean? Those whose path ends in its name."""
 
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
+import numpy as np
 from jaxtyping import PyTree
 
 Rule = TypeVar("Rule")
@@ -43,3 +44,34 @@ def rules_by_leaf(params: PyTree, rules: Mapping[str, Rule]) -> list[list[Rule]]
                 f"the parameters are {paths}."
             )
     return [[rule for name, rule in rules.items() if fits(name, p)] for p in paths]
+
+
+def check_rules(rules: Any, such_as: str) -> None:
+    """Raises a TypeError where rules are no functions by name.
+
+    Args:
+      rules: `{name: function}`.
+      such_as: how a rule is written, for the message.
+    """
+    found: Any = type(rules).__name__
+    if isinstance(rules, Mapping):
+        found = {name: rule for name, rule in rules.items() if not callable(rule)}
+    if found:
+        raise TypeError(
+            f"rules must be {{name: function}}, such as {{'kernel': {such_as}}}, got "
+            f"{found}."
+        )
+
+
+def check_settings(**settings: Any) -> None:
+    """Raises a TypeError where a setting of a rule is no number.
+
+    It is an array where a rule was not called: `l2` in the place of `l2(0.01)`.
+    """
+    for name, setting in settings.items():
+        if np.ndim(setting) or np.asarray(setting).dtype.kind not in "fiu":
+            found = type(setting).__name__ if np.ndim(setting) else repr(setting)
+            raise TypeError(
+                f"{name} must be a number, got {found}; a rule is made with its "
+                "settings, as in regularizers.l2(0.01) and constraints.max_norm(2.0)."
+            )

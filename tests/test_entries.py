@@ -25,6 +25,7 @@ WRAPS = 2**32 + 3  # its lower 32 bits are a 3
 INPUTS = np.ones((5, 2), np.float32)
 DATASET = data.Dataset(INPUTS, np.ones(5, np.float32))
 ORDER = np.arange(5)
+STREAM = data.streams(np.ones((7, 2), np.float32), 2)
 BATCH = data.Batch(INPUTS, DATASET.targets, None, np.ones(5, np.float32))
 
 
@@ -75,6 +76,10 @@ def train_epoch(dataset=DATASET, order=ORDER, state=new_state, batch_size=2, **o
 SHORT = DATASET._replace(targets=np.ones(3, np.float32))
 EMPTY = data.Dataset(INPUTS[:0], DATASET.targets[:0])
 ROWS = {
+    "step_jacobians, none": (
+        lambda: jaxrnn.diagnostics.step_jacobians(jaxrnn.gru, WEIGHTS, SEQUENCE[:0]),
+        "inputs must have at least one step, where there is something to differentiate",
+    ),
     "evaluate, lengths": (lambda: evaluate(SHORT), "targets must have one row per"),
     "train_epoch, lengths": (lambda: train_epoch(SHORT), "targets must have one row"),
     "predict, lengths": (
@@ -124,6 +129,12 @@ COUNTS = {
     "train_epoch": lambda n: train_epoch(batch_size=n),
     "sine_series": lambda n: data.sine_series(n, rng=np.random.default_rng(0)),
     "sine_windows": lambda n: data.sine_windows(np.ones(9), n),
+    "train_stream": lambda n: jaxrnn.train_stream(
+        new_state(), 0, STREAM, loss_fn=loss_fn, optimizer=OPTIMIZER, chunk=n
+    ),
+    "train_batches": lambda n: jaxrnn.train_batches(
+        new_state(), [BATCH], loss_fn=loss_fn, optimizer=OPTIMIZER, updates_per_call=n
+    ),
 }
 
 
@@ -265,6 +276,10 @@ SIZES = {
         "time, the last axis of ids, must be",
     ),
     "Forecaster": (lambda: jaxrnn.Forecaster(jaxrnn.GRU(2), 0), "hidden_features"),
+    "Forecaster, none": (
+        lambda: jaxrnn.Forecaster(jaxrnn.GRU(2), None),
+        "hidden_features must be a whole number of at least 1, got None",
+    ),
     "nnx.LSTM": (lambda: jaxrnn.nnx.LSTM(2, 0, rngs=nnx.Rngs(0)), "features must be"),
     "nnx.GRU": (lambda: jaxrnn.nnx.GRU(0, 2, rngs=nnx.Rngs(0)), "in_features must be"),
     "nnx.Embed": (lambda: jaxrnn.nnx.Embed(3, 0, rngs=nnx.Rngs(0)), "features must be"),
@@ -298,6 +313,15 @@ def test_a_rate_lies_in_0_1(family, name, untyped):
         )
 
 
+@pytest.mark.parametrize("rate", [None, "0.1"])
+def test_a_rate_is_a_number(rate, untyped):
+    for make in (
+        lambda: jaxrnn.GRU(2, dropout=rate),
+        lambda: jaxrnn.dropout_cell(jaxrnn.gru, rate),
+    ):
+        refused(untyped, make, TypeError, f"must be a number in [0, 1), got {rate!r}")
+
+
 def test_a_rate_of_a_constraint_lies_in_0_1():
     with pytest.raises(ValueError, match=r"rate must lie in \[0, 1\], got 2.0"):
         jaxrnn.constraints.min_max_norm(rate=2.0)
@@ -324,6 +348,10 @@ def make_states(key=KEY, optimizer=OPTIMIZER):
 def step(loss_fn=loss_fn, optimizer=OPTIMIZER, **options):
     functions = {"loss_fn": loss_fn, "optimizer": optimizer}
     return jaxrnn.train_step(new_state(), BATCH, **functions, **options)
+
+
+def step_from(state, optimizer):
+    return jaxrnn.train_step(state, BATCH, loss_fn=loss_fn, optimizer=optimizer)
 
 
 def loss_alone(params, batch):
@@ -423,6 +451,24 @@ KINDS = {
         ),
         "that of mine returned float32[] without batch axes; write jnp.zeros((*batch",
     ),
+    "rnn, params": (
+        lambda: jaxrnn.rnn(jaxrnn.gru, None, SEQUENCE),
+        "params must be a dict {name: array}, got NoneType; init_params(cell, key",
+    ),
+    "rnn, variables": (
+        lambda: jaxrnn.rnn(jaxrnn.gru, {"params": WEIGHTS}, SEQUENCE),
+        "got {'params': 'dict'}; init_params(cell, key, ...) makes them, and those of",
+    ),
+    "rnn_step, a list": (
+        lambda: jaxrnn.rnn_step(
+            jaxrnn.gru, {**WEIGHTS, "bias": [0.0]}, CARRY, SEQUENCE[0]
+        ),
+        "params must be a dict {name: array}, got {'bias': 'list'}",
+    ),
+    "Sequential": (
+        lambda: jaxrnn.Sequential([jaxrnn.nnx.GRU(2, 4, rngs=nnx.Rngs(0))]),
+        "a module of Linen, got one of NNX, whose parameters would not be those of",
+    ),
     "init_params, key": (
         lambda: jaxrnn.init_params(jaxrnn.gru, 0, 2, 3),
         "key must be a key of JAX, got 0; make one with jax.random.key(seed)",
@@ -439,6 +485,11 @@ KINDS = {
         lambda: jaxrnn.GRU(2, solver="deer").init(KEY, SEQUENCE),
         "such as jaxrnn.Scan(), got 'deer'; None takes",
     ),
+    "Checkpointed": (
+        lambda: jaxrnn.Checkpointed(jaxrnn.Scan),
+        "such as jaxrnn.Scan(), got Scan",
+    ),
+    "Fused": (lambda: jaxrnn.Fused(otherwise="scan"), "jaxrnn.Scan(), got 'scan'"),
     "create_train_state, key": (
         lambda: make_states(key=jax.random.PRNGKey(0)),
         "key must be a typed key, got an array of uint32; make one",
@@ -485,6 +536,260 @@ KINDS = {
         lambda: jaxrnn.evaluate(PARAMS, DATASET, loss_fn=loss_alone),
         MEANS,
     ),
+    "evaluate, dataset": (
+        lambda: evaluate((INPUTS, INPUTS)),
+        "a dataset must be a data.Dataset, got tuple; write data.Dataset(inputs, targ",
+    ),
+    "train_epoch, dataset": (
+        lambda: train_epoch(dataset=INPUTS, order=ORDER),
+        "must be a data.Dataset, got ndarray",
+    ),
+    "evaluate, state": (
+        lambda: jaxrnn.evaluate(new_state(), DATASET, loss_fn=loss_fn),
+        "params must be the parameters, got a TrainState; write state.params",
+    ),
+    "evaluate, over": (
+        lambda: evaluate(DATASET, over="vmap"),
+        "over must be jax.vmap or jaxrnn.one_by_one, got 'vmap'",
+    ),
+    "predict, state": (
+        lambda: jaxrnn.predict(new_state(), INPUTS, apply_fn=lambda p, x: x),
+        "got a TrainState; write state.params",
+    ),
+    "predict, None": (
+        lambda: predict(INPUTS, apply_fn=None),
+        "apply_fn must be a function (params, inputs) -> predictions, got None; write "
+        'lambda params, inputs: model.apply({"params": params}, inputs)',
+    ),
+    "predict, model": (
+        lambda: predict(INPUTS, apply_fn=jaxrnn.Embed(9, 2)),
+        "predictions, got one of (ids); write lambda params, inputs: model.apply(",
+    ),
+    "predict, nothing": (
+        lambda: predict(INPUTS, apply_fn=lambda p, x: None),
+        "apply_fn must return an array, or several, got none; a function with def",
+    ),
+    "predict, list": (
+        lambda: predict(INPUTS.tolist()),
+        "an array, or a tuple, list or dict of arrays, got float in list; np.asarray",
+    ),
+    "predict, words": (
+        lambda: predict(np.array(["good", "bad"])),
+        "inputs must be numbers, got an array of <U4; np.unique(values, return_inverse",
+    ),
+    "predict, batch_size": (
+        lambda: predict(INPUTS, batch_size=None),
+        "batch_size must be a whole number, got None",
+    ),
+    "train_epoch, state": (
+        lambda: train_epoch(state=lambda: PARAMS),
+        "state must be a TrainState, got dict; write init_state(params, optimizer)",
+    ),
+    "train_step, state": (
+        lambda: train_step(PARAMS, BATCH),
+        "state must be a TrainState, got dict",
+    ),
+    "train_step, no key": (
+        lambda: step(noise_key=KEY),
+        "loss_fn must be a function (params, batch, key) -> (loss, {name: Mean}), got "
+        "one of (params, batch); ",
+    ),
+    "train_step, integers": (
+        lambda: train_step(
+            jaxrnn.init_state({"w": jnp.zeros(2, int)}, OPTIMIZER), BATCH
+        ),
+        "params must be floating point, to have a gradient, got int32 at ['w']; write",
+    ),
+    "train_step, a loss": (
+        lambda: step(jaxrnn.squared_error_loss),
+        "predictions must be an array, got dict; in a loss_fn(params, batch) they are",
+    ),
+    "train_step, classes": (
+        lambda: step(jaxrnn.classification_loss),
+        "logits must be an array, got dict; in a loss_fn(params, batch) they are",
+    ),
+    "train_batches, dataset": (
+        lambda: jaxrnn.train_batches(
+            new_state(), DATASET, loss_fn=loss_fn, optimizer=OPTIMIZER
+        ),
+        "an iterable of batches, got Dataset; write data.batches(dataset, 32, rng=rng)",
+    ),
+    "train_batches, state": (
+        lambda: jaxrnn.train_batches(
+            PARAMS, [BATCH], loss_fn=loss_fn, optimizer=OPTIMIZER
+        ),
+        "state must be a TrainState, got dict",
+    ),
+    "train_stream, state": (
+        lambda: jaxrnn.train_stream(
+            PARAMS, 0, DATASET, loss_fn=loss_fn, optimizer=OPTIMIZER, chunk=2
+        ),
+        "state must be a TrainState, got dict",
+    ),
+    "create_train_state, init_fn": (
+        lambda: jaxrnn.create_train_state(OPTIMIZER, loss_fn, KEY),
+        "init_fn must be a function key -> params, got GradientTransformation",
+    ),
+    "create_train_state, None": (
+        lambda: jaxrnn.create_train_state(None, OPTIMIZER, KEY),
+        "init_fn must be a function key -> params, got None; write lambda key: model.",
+    ),
+    "batches, rng": (
+        lambda: data.batches(DATASET, 2, rng=42),
+        "rng must be a numpy.random.Generator, got 42; np.random.default_rng(seed)",
+    ),
+    "sine_series, rng": (
+        lambda: data.sine_series(9, rng=42),
+        "rng must be a numpy.random.Generator, got 42",
+    ),
+    "bucket_batches, rng": (
+        lambda: data.bucket_batches([DATASET], 2, rng=42),
+        "rng must be a numpy.random.Generator, got 42",
+    ),
+    "bucket_batches, dataset": (
+        lambda: data.bucket_batches(DATASET, 2),
+        "a list of datasets, as of buckets, got Dataset; batches(dataset, 2) cuts a",
+    ),
+    "check_dataset, labels": (
+        lambda: data.check_dataset(data.Dataset(INPUTS, np.array(["good"] * 5))),
+        "targets must be numbers, got an array of <U4; np.unique",
+    ),
+    "streams": (lambda: data.streams(["a", "b"], 1), "numbers, got an array of <U1"),
+    "buckets, boundaries": (
+        lambda: data.buckets([[1]], np.ones(1), 4),
+        "boundaries must be a list of some, got int; write [one] of a single one",
+    ),
+    "buckets, targets": (
+        lambda: data.buckets([[1]], None, [4]),
+        "targets must be an array with one row per row, or a list of rows, got None",
+    ),
+    "pad_sequences": (
+        lambda: data.pad_sequences([1, 2, 3]),
+        "sequences must be a list of rows of ids, got {'int'}; write [ids] for a",
+    ),
+    "pad_sequences, iterator": (
+        lambda: data.pad_sequences(iter([[1]])),
+        "got list_iterator; write [ids] for a single row, list(rows) for an iterator",
+    ),
+    "series_of": (
+        lambda: data.series_of(INPUTS, ["sales"]),
+        "a table of pandas or Polars, got ndarray; windows and Scale.of take arrays",
+    ),
+    "Tokenizer.fit": (
+        lambda: data.Tokenizer.fit(text for text in ["good"]),
+        "texts must be a list of strings, got generator; write list(texts)",
+    ),
+    "Tokenizer.fit, split": (
+        lambda: data.Tokenizer.fit(["good"], split=None),
+        "split must be a string, got None",
+    ),
+    "Tokenizer.fit, num_words": (
+        lambda: data.Tokenizer.fit(["good"], num_words=2.5),
+        "num_words must be a whole number, got 2.5; None keeps all",
+    ),
+    "Tokenizer": (
+        lambda: data.Tokenizer({"good": 1.0}),
+        "a word index is {word: id}, ids whole numbers, got 'good': 1.0",
+    ),
+    "Tokenizer, name": (
+        lambda: data.Tokenizer("words.json"),
+        "a word index is {word: id}, such as tokenizer.word_index, got str; Tokenizer.",
+    ),
+    "load_vectors": (
+        lambda: data.load_vectors("none", data.Tokenizer({"good": 1}), np.ones((2, 2))),
+        "word_index must be {word: id}, such as tokenizer.word_index, got Tokenizer",
+    ),
+    "penalty": (
+        lambda: jaxrnn.regularizers.penalty(WEIGHTS, {"kernel": "l2"}),
+        "as {'kernel': regularizers.l2(0.01)}, got {'kernel': 'l2'}",
+    ),
+    "penalty, None": (
+        lambda: jaxrnn.regularizers.penalty(WEIGHTS, None),
+        "rules must be {name: function}, such as {'kernel': regularizers.l2(0.01)}",
+    ),
+    "penalty, not called": (
+        lambda: jaxrnn.regularizers.penalty(
+            WEIGHTS, {"kernel": jaxrnn.regularizers.l2}
+        ),
+        "must be a number, got ArrayImpl; a rule is made with its settings, as in",
+    ),
+    "activity_penalty": (
+        lambda: jaxrnn.regularizers.activity_penalty(INPUTS, 0.1),
+        "rules must be {name: function}",
+    ),
+    "l2": (lambda: jaxrnn.regularizers.l2("0.1"), "rate must be a number, got '0.1'"),
+    "constrained": (
+        lambda: jaxrnn.constraints.constrained(OPTIMIZER, {"kernel": 2.0}),
+        "as {'kernel': constraints.max_norm(2.0)}, got {'kernel': 2.0}",
+    ),
+    "constrained, optimizer": (
+        lambda: jaxrnn.constraints.constrained("adam", {}),
+        "must be an Optax transformation, got 'adam'; write constrained(keras_adam",
+    ),
+    "max_norm": (
+        lambda: jaxrnn.constraints.max_norm(None),
+        "max_value must be a number, got None",
+    ),
+    "lyapunov_exponents, count": (
+        lambda: diagnostics.lyapunov_exponents(
+            jaxrnn.gru, WEIGHTS, SEQUENCE, count=1.5
+        ),
+        "count must be a whole number, got 1.5",
+    ),
+    "step_jacobians, params": (
+        lambda: diagnostics.step_jacobians(jaxrnn.gru, None, SEQUENCE),
+        "params must be a dict {name: array}, got NoneType",
+    ),
+    "fixed_points, starts": (
+        lambda: diagnostics.fixed_points(jaxrnn.gru, WEIGHTS, SEQUENCE[0, 0], None),
+        "starts must be carries, leaves (*batch, features), as from rnn_carries, got",
+    ),
+    "fixed_points, tolerance": (
+        lambda: diagnostics.fixed_points(
+            jaxrnn.gru, WEIGHTS, SEQUENCE[0, 0], CARRY, tolerance=None
+        ),
+        "tolerance must be a number, got None",
+    ),
+    "save": (
+        lambda: jaxrnn.interchange.save("none", new_state()),
+        "params must be a mapping of names, as model.init returns them, got TrainState",
+    ),
+    "to_torch": (
+        lambda: jaxrnn.interchange.to_torch(None),
+        "params must be a mapping of names, as model.init returns them, got NoneType",
+    ),
+    "save, metadata": (
+        lambda: jaxrnn.interchange.save("none", WEIGHTS, metadata={"epochs": 3}),
+        "metadata must be {name: text}, got {'epochs': 3}; json.dumps makes a text",
+    ),
+    "to_keras, order": (
+        lambda: jaxrnn.interchange.to_keras({"rnn": WEIGHTS}, order="rnn"),
+        "order must be a list of names, such as [\"recurrent\"], got 'rnn'",
+    ),
+    "from_torch_model, names": (
+        lambda: jaxrnn.interchange.from_torch_model({}, ["rnn"], like=WEIGHTS),
+        "names must be {path of a layer here: name of a module there}, such as",
+    ),
+    "values": (
+        lambda: jaxrnn.metrics.values({"loss": 0.5}),
+        "numbers of {name: Mean}, got {'loss': 'float'}; the value of a single",
+    ),
+    "values, one": (
+        lambda: jaxrnn.metrics.values(jaxrnn.Mean.of(jnp.ones(2))),
+        "numbers of {name: Mean}, got Mean",
+    ),
+    **{
+        f"{loss.__name__}, lists": (
+            lambda loss=loss: loss([0.5, 0.5], [1.0, 0.0]),
+            "must be an array, got list; in a loss_fn(params, batch) they are what the",
+        )
+        for loss in (
+            jaxrnn.squared_error_loss,
+            jaxrnn.classification_loss,
+            jaxrnn.multi_label_loss,
+            jaxrnn.binary_classification_loss,
+        )
+    },
     "evaluate_stream": (
         lambda: jaxrnn.evaluate_stream(
             {},
@@ -496,6 +801,40 @@ KINDS = {
         "must return (loss, (carry, {name: Mean})), the loss a scalar, got (float32[],",
     ),
 }
+
+
+@pytest.mark.parametrize("other", [jaxrnn.keras_adam(), optax.sgd(0.1, momentum=0.9)])
+def test_a_state_is_that_of_its_optimizer(other, untyped):
+    """Adam's state went through plain SGD; the way out begins the other one anew."""
+    words = "optimizer must be the one that the state was made with, whose opt_state"
+    for call in (
+        lambda state: step_from(state, other),
+        lambda state: jaxrnn.train_batches(
+            state, [BATCH], loss_fn=loss_fn, optimizer=other
+        ),
+    ):
+        refused(untyped, lambda call=call: call(new_state()), ValueError, words)
+    fresh = jax.tree.map(jnp.copy, PARAMS)  # a state is used up
+    assert step_from(jaxrnn.init_state(fresh, other), other)[0].step == 1
+    of_adam = jaxrnn.init_state(PARAMS, jaxrnn.keras_adam())
+    refused(untyped, lambda: step_from(of_adam, OPTIMIZER), ValueError, words)
+
+
+def test_a_key_is_one(untyped):
+    keys = jax.random.split(KEY, 3)
+    cell = jaxrnn.dropout_cell(jaxrnn.gru, 0.5)
+    for call in (
+        lambda: jaxrnn.init_params(jaxrnn.gru, keys, 2, 3),
+        lambda: jaxrnn.rnn(cell, WEIGHTS, SEQUENCE, key=keys),
+    ):
+        words = "key must be one key, got several of shape (3,); take keys[0], or jax."
+        refused(untyped, call, ValueError, words)
+
+
+def test_layers_upon_one_another_are_a_list(untyped):
+    call = functools.partial(jaxrnn.Stacked, LAYER, jaxrnn.GRU(4))
+    words = "1 or more, got a layer; several are a list, Stacked([first, second])"
+    refused(untyped, call, ValueError, words)
 
 
 @pytest.mark.parametrize("entry", KINDS)
@@ -526,6 +865,87 @@ def test_a_cell_without_a_recurrent_kernel_finds_its_width(untyped):
             jaxrnn.rnn, mine(initial_carry=start), MIN_WEIGHTS, inputs
         )
         refused(untyped, call, ValueError, words)
+
+
+# Arrays: nested lists are as good, and what is no array of numbers says so.
+
+NESTED = BATCH_MAJOR.tolist()
+VALID = np.ones(BATCH_MAJOR.shape[:2], bool).tolist()
+FORECASTER = jaxrnn.Forecaster(LAYER, 2)
+TAGGER = jaxrnn.TextTagger(9, 2, jaxrnn.GRU(2, return_sequences=True), 2)
+CALLS = {
+    "rnn": lambda x: jaxrnn.rnn(jaxrnn.gru, WEIGHTS, x),
+    "rnn_carries": lambda x: jaxrnn.rnn_carries(jaxrnn.gru, WEIGHTS, x),
+    "rnn_step": lambda x: jaxrnn.rnn_step(jaxrnn.gru, WEIGHTS, CARRY, x),
+    "step_jacobians": lambda x: diagnostics.step_jacobians(jaxrnn.gru, WEIGHTS, x),
+    "output_jacobians": lambda x: diagnostics.output_jacobians(jaxrnn.gru, WEIGHTS, x),
+    "gradient_norms": lambda x: diagnostics.gradient_norms(jaxrnn.gru, WEIGHTS, x),
+    "lyapunov": lambda x: diagnostics.lyapunov_exponents(jaxrnn.gru, WEIGHTS, x),
+    "fixed_points": lambda x: diagnostics.fixed_points(jaxrnn.gru, WEIGHTS, x, CARRY),
+    "GRU": lambda x: LAYER.init(KEY, x),
+    "RNN": lambda x: jaxrnn.RNN(nn.GRUCell(4)).init(KEY, x),
+    "nnx.RNN": lambda x: jaxrnn.nnx.RNN(nnx.GRUCell(2, 4, rngs=nnx.Rngs(0)))(x),
+    "Sequential": lambda x: jaxrnn.Sequential([LAYER]).init(KEY, x),
+    "TimeDistributed": lambda x: jaxrnn.TimeDistributed(nn.Dense(2)).init(KEY, x),
+    "Forecaster": lambda x: FORECASTER.init(KEY, x),
+    "Embed": lambda ids: jaxrnn.Embed(9, 2).init(KEY, ids),
+    "nnx.Embed": lambda ids: jaxrnn.nnx.Embed(9, 2, rngs=nnx.Rngs(0))(ids),
+    "TextTagger": lambda ids: TAGGER.init(KEY, ids),
+    "lengths_to_mask": lambda ids: jaxrnn.lengths_to_mask(ids, 9),
+}
+
+
+@pytest.mark.parametrize("entry", CALLS)
+def test_what_is_no_array_of_numbers_says_so(entry, untyped):
+    for given, words in (
+        (None, "must be an array of numbers, got None; np.asarray makes one of nested"),
+        ([[1.0, 2.0], [3.0]], "got a list; rows of different lengths are padded"),
+        ([["good", "film"]], "must be an array of numbers, got a list"),
+        (np.array([["good", "film"]]), "array of numbers, got an array of <U4"),
+    ):
+        refused(untyped, lambda g=given: CALLS[entry](g), TypeError, words)
+
+
+def test_nested_lists_are_arrays(untyped):
+    """Inputs, masks, resets and carries of every entry; those of layers ever were."""
+
+    def same(found, want):
+        jax.tree.map(np.testing.assert_array_equal, found, want)
+
+    weights, inputs, carry = random_problem(jaxrnn.lstm, jnp.float32)
+    valid = np.ones(inputs.shape[:2], bool)
+    valid[2:, 0] = False
+    marks = {"mask": valid, "resets": ~valid, "initial_carry": carry}
+    pair = (carry.hidden.tolist(), carry.memory.tolist())
+    lists = {"mask": valid.tolist(), "resets": (~valid).tolist(), "initial_carry": pair}
+    for run in (jaxrnn.rnn, jaxrnn.rnn_carries):
+        found = untyped(run)(jaxrnn.lstm, weights, inputs.tolist(), **lists)
+        same(found, run(jaxrnn.lstm, weights, inputs, **marks))
+    found = untyped(jaxrnn.rnn_step)(
+        jaxrnn.gru, WEIGHTS, CARRY.tolist(), SEQUENCE[0].tolist(), resets=[True] * 5
+    )
+    want = jaxrnn.rnn_step(
+        jaxrnn.gru, WEIGHTS, CARRY, SEQUENCE[0], resets=jnp.ones(5, bool)
+    )
+    same(found, want)
+    found, want = (
+        untyped(diagnostics.step_jacobians)(jaxrnn.gru, WEIGHTS, x, mask=mask)
+        for x, mask in ((SEQUENCE.tolist(), valid.tolist()), (SEQUENCE, valid))
+    )
+    same(found, want)
+    ids = [[1, 2, 0], [3, 4, 5]]
+    for model, given, options in (
+        (LAYER, NESTED, {"mask": VALID}),
+        (jaxrnn.RNN(nn.GRUCell(4)), NESTED, {"mask": VALID}),
+        (jaxrnn.Sequential([LAYER]), NESTED, {"mask": VALID}),
+        (FORECASTER, NESTED, {"mask": VALID}),
+        (jaxrnn.TimeDistributed(nn.Dense(2)), NESTED, {}),
+        (jaxrnn.Embed(9, 2, mask_zero=True), ids, {}),
+        (TAGGER, ids, {}),
+    ):
+        variables = model.init(KEY, jnp.asarray(given))
+        want = model.apply(variables, jnp.asarray(given))
+        same(untyped(model.apply)(variables, given, **options), want)
 
 
 # Dtypes: a recurrence is computed in floats, lengths are integers.
@@ -569,6 +989,7 @@ DTYPES = {
         "turns a carry of int32 into one of float32",
     ),
     "rnn, dtype": (lambda: rnn(dtype=jnp.int32), "floating point, such as jnp.float32"),
+    "rnn, a name": (lambda: rnn(dtype="flot16"), "as jnp.float32, got 'flot16'"),
     "rnn, params": (
         lambda: jaxrnn.rnn(
             jaxrnn.gru, jax.tree.map(lambda x: x + 0j, WEIGHTS), SEQUENCE

@@ -7,6 +7,7 @@ A rule is tested in both families, through `FAMILIES`; numbers that are equal in
 import dataclasses
 import functools
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ import jaxrnn
 import jaxrnn.linen
 import jaxrnn.nnx
 from jaxrnn import LSTMCarry
+from jaxrnn.layers import elsewhere
 
 BATCH, TIME, FEATURES = 3, 5, 4  # as many features as inputs have: any layer fits
 INPUTS = jax.random.normal(jax.random.key(0), (BATCH, TIME, FEATURES))
@@ -257,13 +259,21 @@ def test_directions_that_return_different_things(family, option):
 
 @BOTH_FAMILIES
 def test_what_is_no_layer(family):
-    """A module of Flax, a name as in Keras, a class."""
-    for wrong in (nn.RNN(nn.GRUCell(4)), "gru", family.names.GRU):
+    """A module of Flax, a name as in Keras, a class, a layer of the other family."""
+    (other,) = (one for one in FAMILIES.values() if one.names is not family.names)
+    for wrong in (
+        nn.RNN(nn.GRUCell(4)),
+        "gru",
+        family.names.GRU,
+        other.make("GRU"),
+    ):
         for wrapper in (
             family.names.Bidirectional,
             lambda x: family.names.Stacked([x]),
         ):
-            with pytest.raises(TypeError, match="takes those of jaxrnn, such as LSTM"):
+            with pytest.raises(
+                TypeError, match=r"takes those of jaxrnn(\.nnx)?, such as"
+            ):
                 wrapper(wrong)
 
 
@@ -405,6 +415,58 @@ def test_functions_are_not_given_by_name(family, untyped):
         untyped(family.call)(make("GRU", kernel_init="zeros"))
     with pytest.raises(TypeError, match=r"merge must be .* jnp.add .* got 'sum'"):
         both(family.make("GRU"), family.make("GRU"), merge="sum")
+    rngs = {} if family.names is jaxrnn.linen else {"rngs": RNGS}
+    for wrong, words in (("uniform", "'uniform'"), (jnp.ones((9, 4)), "an array of")):
+        with pytest.raises(TypeError, match=f"values of embedding .* got {words}"):
+            untyped(family.names.Embed)(9, 4, embedding_init=wrong, **rngs)
+
+
+@BOTH_FAMILIES
+def test_text_is_neither_true_nor_false(family, untyped):
+    """As a configuration file has it: `bool("False")` is True."""
+    for name in ("return_sequences", "reverse", "use_bias", "unit_forget_bias"):
+        with pytest.raises(TypeError, match=f"^{name} must be True or False, got 'F"):
+            untyped(family.make)("LSTM", **{name: "False"})
+
+
+@BOTH_FAMILIES
+def test_a_batch_shape_is_a_tuple(family, untyped):
+    layer = family.names.Stacked([family.make("GRU")])
+    if family.names is jaxrnn.linen:
+        variables = layer.init(jax.random.key(0), INPUTS)
+        layer = layer.bind(variables)
+    assert layer.initial_carry((3,))[0].shape == (3, FEATURES)
+    with pytest.raises(TypeError, match=r"a tuple of sizes, got 3; .* is \(batch,\)"):
+        untyped(layer.initial_carry)(3)
+
+
+@BOTH_FAMILIES
+def test_names_of_elsewhere_say_what_is_written_here(family, untyped):
+    """The names of Keras, PyTorch and Flax; what is to be written is there."""
+    known = {*inspect.signature(jaxrnn.nnx.LSTM.__init__).parameters, *dir(jaxrnn)}
+    known |= {*inspect.signature(jaxrnn.LSTM.__call__).parameters}
+    for name, write in elsewhere.OF_RECURRENT.items():
+        words = re.escape(f"LSTM has no argument {name}, got {name}=7; write ")
+        with pytest.raises(TypeError, match=words):
+            untyped(family.make)("LSTM", **{name: 7})
+        assert name not in known
+        assert re.match(r"\w+", write).group() in known
+    known = inspect.signature(jaxrnn.Embed).parameters
+    for name, write in elsewhere.OF_EMBED.items():
+        with pytest.raises(
+            TypeError, match=f"Embed has no argument {name}, got {name}"
+        ):
+            untyped(family.names.Embed)(**{name: 7})
+        assert name not in known
+        assert re.match(r"\w+", write).group() in known
+    words = r"LSTM takes features without a name, got \(8, 32\); .* finds it in its inp"
+    with pytest.raises(TypeError, match=words):
+        untyped(jaxrnn.LSTM)(8, 32)
+    words = r"LSTM takes in_features and features without a name, got \(8, 32, 2\);"
+    with pytest.raises(TypeError, match=words):
+        untyped(jaxrnn.nnx.LSTM)(8, 32, 2, rngs=RNGS)
+    with pytest.raises(TypeError, match=r"got units=32; write features=32\.$"):
+        untyped(jaxrnn.SimpleRNN)(units=32)
 
 
 def test_cells_and_models_take_no_names_of_functions(untyped):
@@ -693,6 +755,24 @@ def test_time_distributed_layer_without_a_mask_acts_on_all_steps():
     np.testing.assert_array_equal(found, layer.apply(variables, INPUTS))
     with pytest.raises(ValueError, match=r"of inputs \(3, 5\), got shape \(5, 3\)"):
         layer.apply(variables, INPUTS, mask=HOLES.T)
+
+
+@BOTH_FAMILIES
+def test_time_distributed_recurrent_layer_has_steps_of_its_own(family):
+    """Over (batch * time, features) it would read the batch as time."""
+    layer = family.make("GRU", return_sequences=True)
+    wrapped = family.names.TimeDistributed(layer)
+    with pytest.raises(ValueError, match="it runs without TimeDistributed"):
+        family.call(wrapped)
+    assert family.call(layer).shape == INPUTS.shape
+
+
+def test_time_distributed_layer_keeps_its_rows(untyped):
+    with pytest.raises(ValueError, match=r"one row per row, \(15,\), got shape \(4,\)"):
+        jaxrnn.nnx.TimeDistributed(lambda x: x.sum(axis=0))(INPUTS)
+    for wrong in (None, nnx.Linear, nn.Dense(2)):
+        with pytest.raises(TypeError, match="takes a module of NNX, such as"):
+            untyped(jaxrnn.nnx.TimeDistributed)(wrong)
 
 
 def test_time_distributed_noise():

@@ -97,6 +97,24 @@ def test_a_logit_is_no_probability():
     assert np.isnan(found).tolist() == [True, False, False, True]
 
 
+@pytest.mark.parametrize("label", [-1.0, 255.0])
+def test_a_label_is_no_other_number(label):
+    """Keras takes -1 for a no, and a 255 of bytes for 255 times yes."""
+    labels = jnp.array([label, 1.0])
+    for loss in (jaxrnn.binary_classification_loss, jaxrnn.multi_label_loss):
+        assert np.isnan(loss(jnp.full(2, 0.5), labels)[0])
+        kept = loss(jnp.full(2, 0.5), labels, jnp.array([0.0, 1.0]))[0]
+        np.testing.assert_allclose(kept, loss(jnp.full(1, 0.5), labels[1:])[0])
+
+
+def test_masks_and_weights_may_be_lists(untyped):
+    losses = jnp.ones((2, 2)), jnp.zeros((2, 2))
+    lists = [1.0, 0.5], [[True, False], [True, True]]
+    want = jaxrnn.squared_error_loss(*losses, *map(jnp.array, lists))[1]["loss"]
+    found = untyped(jaxrnn.squared_error_loss)(*losses, *lists)[1]["loss"]
+    assert (found.total, found.weight) == (want.total, want.weight) == (2, 2)
+
+
 @pytest.mark.parametrize("label", [0.0, 1.0])
 def test_a_nan_predicts_nothing(label):
     p = jnp.array([jnp.nan, 0.2, 0.7])

@@ -3,6 +3,8 @@
 RMSprop and Adam themselves are compared in test_keras.py.
 """
 
+import re
+
 import jax
 import jax.numpy as jnp
 import keras
@@ -140,7 +142,46 @@ def test_adjustable_changes_no_digit(name):
 
 
 def test_bad_input_is_explained(untyped):
-    with pytest.raises(ValueError, match="max_norm must be positive, got 0"):
+    with pytest.raises(ValueError, match=r"max_norm must be positive, got 0"):
         jaxrnn.clip_by_norm(0.0)
     with pytest.raises(TypeError, match=r"to the optimizer itself: keras_adam\(sch"):
         untyped(jaxrnn.adjustable)(jaxrnn.keras_adam, optax.constant_schedule(0.1))
+
+
+@pytest.mark.parametrize("rate", [None, "0.1", [0.1], np.ones(1), True, 1j, -0.1])
+def test_a_learning_rate_is_a_number(rate, untyped):
+    """At None Optax climbs, and an array of one number gives its shape to all."""
+    error = ValueError if rate == -0.1 else TypeError
+    words = re.escape(f"got {rate!r}.")
+    for make in (jaxrnn.keras_adam, jaxrnn.keras_rmsprop):
+        with pytest.raises(error, match=f"of at least 0, or a schedule, {words}"):
+            untyped(make)(rate)
+    with pytest.raises(error, match=f"learning_rate must be one .* least 0, {words}"):
+        untyped(jaxrnn.adjustable)(jaxrnn.keras_adam, rate)
+
+
+def test_settings_are_numbers_in_their_range(untyped):
+    for name in ("b1", "b2"):
+        with pytest.raises(ValueError, match=f"{name} must .* below 1, got 1.0"):
+            jaxrnn.keras_adam(**{name: 1.0})
+    for name in ("rho", "momentum"):
+        with pytest.raises(TypeError, match=f"{name} must be one number .* got '0.9'"):
+            untyped(jaxrnn.keras_rmsprop)(**{name: "0.9"})
+    for make in (jaxrnn.keras_adam, jaxrnn.keras_rmsprop):
+        with pytest.raises(ValueError, match=r"epsilon must be .* least 0, got nan"):
+            make(epsilon=float("nan"))
+    with pytest.raises(TypeError, match=r"max_norm must be one number .* got None"):
+        untyped(jaxrnn.clip_by_norm)(None)
+
+
+def test_settings_may_be_what_a_trace_holds(untyped):
+    """As `optax.inject_hyperparams` makes them; a rate for each of some models."""
+
+    def updates(rate):
+        optimizer = optax.inject_hyperparams(jaxrnn.keras_adam)(rate, b1=0.9)
+        return optimizer.update(jnp.ones(()), optimizer.init(jnp.ones(())))[0]
+
+    rates = jnp.array([0.1, 0.2])
+    np.testing.assert_allclose(
+        untyped(jax.jit(jax.vmap(updates)))(rates), -rates, rtol=1e-4
+    )

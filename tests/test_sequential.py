@@ -164,6 +164,16 @@ def test_a_pair_is_a_result_or_is_merged():
     np.testing.assert_array_equal(found, want)
 
 
+def test_a_layer_stands_there_once():
+    """Keras and Flax share its parameters; here each had its own, without a word."""
+    dense, words = nn.Dense(3), "object of its own, got the same object twice"
+    for layers in ([dense, dense], [dense, jaxrnn.Sequential([dense])]):
+        with pytest.raises(ValueError, match=words):
+            jaxrnn.Sequential(layers)
+    model = jaxrnn.Sequential([dense, jax.nn.relu, nn.Dense(3), jax.nn.relu])
+    assert len(model.init(KEY, jnp.ones((2, 3)))["params"]) == 2
+
+
 def test_steps_that_an_inner_sequential_has_lost_are_refused():
     inner = jaxrnn.Sequential([embed(), jaxrnn.LSTM(3)])
     with pytest.raises(ValueError, match="'layer_0/layer_1' before 'layer_1/layer_0'"):

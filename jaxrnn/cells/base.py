@@ -36,6 +36,42 @@ def check_size(name: str, size: Any) -> None:
         raise ValueError(f"{name} must be a whole number of at least 1, got {size!r}.")
 
 
+def as_array(name: str, values: Any) -> AnyArray:
+    """Arrays as they are; nested lists, and what else holds numbers, as an array.
+
+    Raises:
+      TypeError: what is no numbers, or rows of different lengths.
+
+    Example:
+      >>> as_array("inputs", [[1.0, 2.0], [3.0, 4.0]]).shape
+      (2, 2)
+      >>> as_array("inputs", None)
+      Traceback (most recent call last):
+      TypeError: inputs must be an array of numbers, got None; np.asarray makes one of \
+nested lists.
+    """
+    if isinstance(values, jax.Array):
+        return values
+    if isinstance(values, np.ndarray) and values.dtype.kind not in "OSUmM":
+        return values
+    try:
+        return jnp.asarray(values)
+    except (TypeError, ValueError) as error:
+        found = f"a {type(values).__name__}"
+        way_out = "np.asarray makes one of nested lists"
+        if isinstance(values, str | None):
+            found = repr(values)
+        elif hasattr(values, "dtype"):
+            found = f"an array of {values.dtype}"
+        elif isinstance(values, list | tuple):
+            way_out = (
+                "rows of different lengths are padded, as jaxrnn.data.buckets does"
+            )
+        raise TypeError(
+            f"{name} must be an array of numbers, got {found}; {way_out}."
+        ) from error
+
+
 def check_dtype(name: str, dtype: Any) -> None:
     """Raises a TypeError where something is to be computed, or kept, in no floats.
 
@@ -49,15 +85,24 @@ def check_dtype(name: str, dtype: Any) -> None:
       Traceback (most recent call last):
       TypeError: dtype must be floating point, such as jnp.float32, got int64.
     """
-    if dtype is not None and not jnp.issubdtype(dtype, jnp.floating):
+    if dtype is None:
+        return
+    try:
+        found, fits = np.dtype(dtype), jnp.issubdtype(dtype, jnp.floating)
+    except TypeError:  # a name that is none
+        found, fits = repr(dtype), False
+    if not fits:
         raise TypeError(
-            f"{name} must be floating point, such as jnp.float32, got "
-            f"{np.dtype(dtype)}."
+            f"{name} must be floating point, such as jnp.float32, got {found}."
         )
 
 
 def check_key(name: str, key: Any) -> None:
-    """Raises a TypeError where a key is none; the raw bits of one pass, as in JAX.
+    """Raises where a key is none, or several; the raw bits of one pass, as in JAX.
+
+    Raises:
+      TypeError: what is no key.
+      ValueError: several keys.
 
     Example:
       >>> check_key("key", 0)
@@ -71,6 +116,11 @@ def check_key(name: str, key: Any) -> None:
         raise TypeError(
             f"{name} must be a key of JAX, got {found}; make one with "
             "jax.random.key(seed)."
+        )
+    if key.ndim > (0 if is_key else 1):
+        raise ValueError(
+            f"{name} must be one key, got several of shape {key.shape}; take keys[0], "
+            "or jax.vmap over the keys."
         )
 
 
@@ -307,7 +357,7 @@ def init_params(
     Raises:
       TypeError: a `cell` that is none, a dtype that is not floating point, a key that
         is none.
-      ValueError: `in_features` or `features` below 1.
+      ValueError: `in_features` or `features` below 1, several keys.
 
     Example:
       >>> params = init_params(lstm, jax.random.key(0), in_features=2, features=3)

@@ -35,6 +35,7 @@ def dropout_cell(cell: Cell, rate: float = 0.0, *, recurrent_rate: float = 0.0) 
       has no hand-written adjoint. A step that is linear in the carry stays so.
 
     Raises:
+      TypeError: a cell that is none, a rate that is no number.
       ValueError: a rate outside [0, 1); a `recurrent_rate` for a cell without a
         recurrent kernel, such as `min_gru`; a mask that the functions of the cell never
         read, so that nothing would be dropped.
@@ -65,7 +66,9 @@ def dropout_cell(cell: Cell, rate: float = 0.0, *, recurrent_rate: float = 0.0) 
 
 
 def check_rate(name: str, rate: float) -> None:
-    """Raises a ValueError where a rate is not in [0, 1)."""
+    """Raises where a rate is no number, or not in [0, 1)."""
+    if isinstance(rate, str | None | list):
+        raise TypeError(f"{name} must be a number in [0, 1), got {rate!r}.")
     if not 0 <= rate < 1:
         raise ValueError(f"{name} must lie in [0, 1), got {rate}.")
 
@@ -162,6 +165,7 @@ def zoneout_cell(cell: Cell, rate: Any) -> Cell:
       has no hand-written adjoint, and no `linear`: `ParallelScan` runs it as `Scan`.
 
     Raises:
+      TypeError: a cell that is none, a rate that is no number.
       ValueError: a rate outside [0, 1), or rates that do not fit the carry.
 
     Example:

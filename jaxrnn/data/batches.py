@@ -78,7 +78,7 @@ def check_dataset(dataset: Dataset) -> None:
       dataset: NumPy arrays, or any arrays with `shape` and `dtype`.
 
     Raises:
-      TypeError: a leaf that is no array.
+      TypeError: what is no Dataset, a leaf that is no array, or none of numbers.
       ValueError: if the dataset is empty, or an array has another number of
         examples, or `mask` is not of bools, or not of the shape `inputs.shape[:2]`
         where `inputs` is one array, or `sample_weight` is not one number per example
@@ -90,6 +90,11 @@ def check_dataset(dataset: Dataset) -> None:
       Traceback (most recent call last):
       ValueError: targets must have one row per example of inputs (3), got shape (2,).
     """
+    if not isinstance(dataset, Dataset):
+        raise TypeError(
+            f"a dataset must be a data.Dataset, got {type(dataset).__name__}; write "
+            "data.Dataset(inputs, targets)."
+        )
     inputs, targets, mask, sample_weight = dataset
     of_inputs = leaves_of(inputs, "inputs")
     for name, leaf in of_inputs + leaves_of(dataset._replace(inputs=None)):
@@ -128,6 +133,7 @@ def check_dataset(dataset: Dataset) -> None:
             )
     steps = {leaf.shape[:2] for _, leaf in of_inputs + of_targets if leaf.ndim > 1}
     for name, weight in leaves_of(sample_weight, "sample_weight"):
+        check_integers(name, weight)
         if weight.shape not in {(examples,), *steps}:
             raise ValueError(
                 f"{name} must be one number per example ({examples},), or per step of "
@@ -145,7 +151,7 @@ def _check_mask(inputs: Any, mask: Any) -> None:
 
 
 def check_integers(name: str, values: Any) -> None:
-    """Raises where integers of NumPy would wrap around on their way into JAX.
+    """Raises where an array of NumPy holds no numbers, or integers would wrap around.
 
     JAX keeps 32 bits of an integer and drops the others without a word: 2**32 + 3
     becomes 3. (With `jax_enable_x64` it keeps all; put such arrays on the device
@@ -156,6 +162,7 @@ def check_integers(name: str, values: Any) -> None:
       values: any array; what is no 64-bit integer array of NumPy passes at once.
 
     Raises:
+      TypeError: an array of NumPy that is not of numbers, but of text or dates, say.
       ValueError: integers outside of what 32 bits hold.
 
     Example:
@@ -165,7 +172,14 @@ def check_integers(name: str, values: Any) -> None:
       ValueError: ids must be integers from -2147483648 to 2147483647, got 1 to \
 2147483648, which would wrap around; convert larger numbers to float.
     """
-    if not isinstance(values, np.ndarray) or values.size == 0:
+    if not isinstance(values, np.ndarray):
+        return
+    if values.dtype.kind in "OSUmM":
+        raise TypeError(
+            f"{name} must be numbers, got an array of {values.dtype}; "
+            "np.unique(values, return_inverse=True) numbers classes that have names."
+        )
+    if values.size == 0:
         return
     if values.dtype.kind not in "iu" or values.dtype.itemsize <= 4:
         return
@@ -217,6 +231,7 @@ def split_last(dataset: Dataset, fraction: float) -> tuple[Dataset, Dataset]:
       The first part (train) and the last part (validation).
 
     Raises:
+      TypeError: a `dataset` that is none.
       ValueError: if `fraction` is not between 0 and 1, or a part would be empty,
         or the arrays do not belong together.
 
@@ -226,9 +241,10 @@ def split_last(dataset: Dataset, fraction: float) -> tuple[Dataset, Dataset]:
       ([0, 1, 2, 3], [4])
     """
     check_dataset(dataset)
-    if not 0 < fraction < 1:
+    is_number = isinstance(fraction, float | int | np.number)
+    if not is_number or not 0 < fraction < 1:
         raise ValueError(
-            f"fraction must lie between 0 and 1, both excluded, got {fraction}; "
+            f"fraction must lie between 0 and 1, both excluded, got {fraction!r}; "
             "for no validation set, do not split."
         )
     examples = num_examples(dataset)
@@ -256,6 +272,22 @@ def check_count(name: str, count: int) -> None:
         raise TypeError(f"{name} must be a whole number, got {count!r}.") from None
     if count < 1:
         raise ValueError(f"{name} must be at least 1, got {count}.")
+
+
+def check_number(name: str, number: Any, *, below: float = math.inf) -> None:
+    """Raises where a setting is no number, or is not in [0, below); NaN is not.
+
+    Example:
+      >>> check_number("seconds", -1)
+      Traceback (most recent call last):
+      ValueError: seconds must be a number of at least 0, got -1.
+    """
+    upper = "" if below == math.inf else f" and below {below}"
+    message = f"{name} must be a number of at least 0{upper}, got {number!r}."
+    if not isinstance(number, int | float | np.integer | np.floating):
+        raise TypeError(message)
+    if not 0 <= number < below:
+        raise ValueError(message)
 
 
 def num_batches(examples: int, batch_size: int) -> int:
@@ -292,6 +324,7 @@ def batches(
       rng: shuffles the examples; None keeps their order.
 
     Raises:
+      TypeError: a `dataset` or an `rng` that is none.
       ValueError: if the arrays do not belong together, or `batch_size` is less
         than 1.
 
@@ -304,9 +337,30 @@ def batches(
     """
     check_dataset(dataset)
     examples = num_examples(dataset)
-    order = np.arange(examples) if rng is None else rng.permutation(examples)
+    order = drawn_order(rng, examples)
     by_batch = zip(*cut_order(order, batch_size), strict=True)
     return (as_batch(_take(dataset, rows), valid) for rows, valid in by_batch)
+
+
+def check_rng(rng: Any) -> None:
+    """Raises a TypeError where a source of random numbers is none, such as a seed."""
+    if not hasattr(rng, "permutation"):
+        raise TypeError(
+            f"rng must be a numpy.random.Generator, got {rng!r}; "
+            "np.random.default_rng(seed) makes one."
+        )
+
+
+def drawn_order(rng: np.random.Generator | None, examples: int) -> np.ndarray:
+    """The numbers of all rows, shuffled where there is an `rng`.
+
+    Raises:
+      TypeError: an `rng` that is none, such as a seed.
+    """
+    if rng is None:
+        return np.arange(examples)
+    check_rng(rng)
+    return rng.permutation(examples)
 
 
 def cut_order(order: Any, batch_size: int) -> tuple[Any, Any]:
@@ -391,6 +445,8 @@ def streams(sequence: Shaped[np.ndarray, "length ..."], batch_size: int) -> Data
       >>> stream.sample_weight.tolist()
       [[1.0, 1.0, 1.0], [1.0, 1.0, 0.0]]
     """
+    if not hasattr(sequence, "ndim"):
+        sequence = np.asarray(sequence)
     if sequence.ndim == 0 or len(sequence) < 2:
         raise ValueError(
             "a sequence must hold at least two elements, an input and the target that "

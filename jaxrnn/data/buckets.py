@@ -18,6 +18,7 @@ from jaxrnn.data.batches import (
     check_dataset,
     check_integers,
     cut_order,
+    drawn_order,
     num_batches,
     num_examples,
 )
@@ -49,7 +50,8 @@ def buckets(
       sample_weight: how much each row counts.
 
     Raises:
-      TypeError: boundaries that are no whole numbers.
+      TypeError: rows, targets or boundaries that are no list, boundaries that are no
+        whole numbers.
       ValueError: no rows; boundaries that do not rise, or are below 1; a row that is
         longer than the last boundary; rows that differ in their features; targets or
         weights that are not one per row, or targets of other lengths; integers that do
@@ -65,6 +67,12 @@ def buckets(
     """
     if padding not in ("pre", "post"):
         raise ValueError(f"padding must be 'pre' or 'post', got {padding!r}.")
+    for name, several in (("rows", rows), ("boundaries", boundaries)):
+        if not hasattr(several, "__len__"):
+            raise TypeError(
+                f"{name} must be a list of some, got {type(several).__name__}; write "
+                "[one] of a single one, list(some) for an iterator."
+            )
     for width in boundaries:
         check_count("a boundary", width)
     boundaries = [int(width) for width in boundaries]  # bytes less bytes wrap around
@@ -83,6 +91,11 @@ def buckets(
             f"{lengths[longest]} steps in row {longest}; add a boundary, or cut rows."
         )
     by_step = isinstance(targets, list)
+    if not hasattr(targets, "__len__"):
+        raise TypeError(
+            f"targets must be an array with one row per row, or a list of rows, got "
+            f"{type(targets).__name__}; np.zeros(len(rows)) stands for none."
+        )
     targets = [np.asarray(row) for row in targets] if by_step else np.asarray(targets)
     if len(targets) != len(rows):
         raise ValueError(
@@ -126,7 +139,8 @@ def pad_rows(rows: Rows, width: int, *, padding: str) -> np.ndarray:
       >>> pad_rows([np.ones(1), np.ones(3)], 3, padding="post").tolist()
       [[1.0, 0.0, 0.0], [1.0, 1.0, 1.0]]
     """
-    dtype = np.result_type(*rows)
+    # An empty list is an array of floats, and would make floats of ids.
+    dtype = np.result_type(*([row for row in rows if len(row)] or rows))
     padded = np.zeros((len(rows), width, *rows[0].shape[1:]), dtype)
     for to, row in zip(padded, rows, strict=True):
         to[width - len(row) :] = row if padding == "pre" else 0
@@ -156,6 +170,7 @@ def bucket_batches(
         order, one dataset after the other.
 
     Raises:
+      TypeError: parts that are no list of datasets, an `rng` that is none.
       ValueError: no datasets, one whose arrays do not belong together, or `batch_size`
         below 1.
 
@@ -174,16 +189,21 @@ def bucket_batches(
       >>> [len(batch.inputs) for batch in epoch_batches(0)]
       [1, 2, 2]
     """
+    if isinstance(parts, Dataset) or not isinstance(parts, Sequence):
+        raise TypeError(
+            f"parts must be a list of datasets, as of buckets, got "
+            f"{type(parts).__name__}; batches(dataset, {batch_size}) cuts a single one."
+        )
     if len(parts) == 0:
         raise ValueError("parts must hold at least one dataset, got none.")
     cuts = []
     for dataset in parts:
         check_dataset(dataset)
         examples = num_examples(dataset)
-        order = np.arange(examples) if rng is None else rng.permutation(examples)
+        order = drawn_order(rng, examples)
         size = -(-examples // num_batches(examples, batch_size))
         cuts += [(dataset, *cut) for cut in zip(*cut_order(order, size), strict=True)]
-    visits = np.arange(len(cuts)) if rng is None else rng.permutation(len(cuts))
+    visits = drawn_order(rng, len(cuts))
 
     def made(cut: Any) -> Batch:
         dataset, rows, valid = cut
@@ -196,7 +216,8 @@ def _check_rows(name: str, rows: Rows) -> None:
     if len(rows) == 0 or any(row.ndim == 0 for row in rows):
         raise ValueError(
             f"{name} must be one or more rows, each with the axis of its steps, got "
-            f"{len(rows)} of shapes {[np.shape(row) for row in rows[:3]]}."
+            f"{len(rows)} of shapes {[np.shape(row) for row in rows[:3]]}; one target "
+            "for a whole row goes into an array, np.array(targets)."
         )
     features = {row.shape[1:] for row in rows}
     if len(features) > 1:

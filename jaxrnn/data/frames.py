@@ -3,7 +3,7 @@
 They read CSV, Parquet, Excel and databases; here the columns are checked.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,10 +30,11 @@ def series_of(
         None takes the rows as they come.
 
     Raises:
-      TypeError: a column that is not of real numbers, times that are no numbers or
-        dates.
-      ValueError: no column; values that are missing or infinite; times that are
-        missing, do not rise or leave a gap. Rows are counted from 0.
+      TypeError: what is no table, a column that is not of real numbers, times that are
+        no numbers or dates.
+      ValueError: no column, or one that is not there; values that are missing or
+        infinite; times that are missing, do not rise or leave a gap. Rows are counted
+        from 0.
 
     Example:
       >>> class Column(list):
@@ -44,10 +45,23 @@ def series_of(
       >>> series_of(frame, ["sales"], time="day").tolist()
       [[3.0], [4.0], [6.0]]
     """
-    if isinstance(columns, str) or len(columns) == 0:
+    if not isinstance(frame, Mapping) and not hasattr(frame, "columns"):
+        raise TypeError(
+            f"frame must be a table of pandas or Polars, got {type(frame).__name__}; "
+            "windows and Scale.of take arrays as they are."
+        )
+    is_list = hasattr(columns, "__len__") and not isinstance(columns, str)
+    if not is_list or len(columns) == 0:
         raise ValueError(
             f"columns must be a list of one or more names, got {columns!r}; write "
             "[name]."
+        )
+    wanted = [*columns, *([] if time is None else [time])]
+    missing = [name for name in wanted if name not in frame]
+    if missing:
+        raise ValueError(
+            f"columns must be those of the table, "
+            f"{list(getattr(frame, 'columns', frame))}, got {missing}."
         )
     series = np.stack([_numbers(frame, column) for column in columns], axis=1)
     if time is not None:

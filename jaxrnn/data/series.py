@@ -52,19 +52,29 @@ class Scale(NamedTuple):
         _check_columns(values, self.mean)
         return (values - self.mean) / self.deviation
 
-    def invert(self, values: Any, *, targets: Columns = None) -> Any:
+    def invert(self, values: Any, *, targets: Columns = ()) -> Any:
         """The values that `apply` takes to these, of the columns that are `targets`.
 
         Args:
           values: of NumPy or JAX, of all columns or with the axes of the targets of
             `windows`.
-          targets: as for `windows`.
+          targets: as for `windows`, None for all columns. To be left out where there is
+            a single one: 24 columns cannot be told from 24 steps of one.
 
         Raises:
           TypeError: `targets` that are no numbers of columns.
-          ValueError: another number of columns.
+          ValueError: no `targets` where there are several columns; another number of
+            columns.
         """
         mean, deviation = self
+        if isinstance(targets, tuple) and not targets:
+            if mean.size > 1:
+                raise ValueError(
+                    f"targets must say of which of the {mean.size} columns the values "
+                    f"of shape {np.shape(values)} are, got none; write targets=0, say, "
+                    "as for windows, or targets=None for values of all columns."
+                )
+            targets = None
         of = index_of(targets, np.atleast_1d(mean)[None])
         if targets is not None and mean.ndim:
             mean, deviation = mean[of], deviation[of]
@@ -79,10 +89,17 @@ def as_several(series: Several) -> list[np.ndarray]:
       >>> [values.shape for values in as_several([np.ones(3), np.ones(5)])]
       [(3,), (5,)]
     """
-    several = (
-        [np.asarray(s) for s in series] if isinstance(series, list | tuple) else []
-    )
-    several = several or [np.asarray(series)]
+    several = [series]
+    is_list = isinstance(series, list | tuple)
+    if is_list and any(hasattr(one, "__len__") for one in series):
+        several = series
+        if not all(hasattr(one, "shape") for one in several):
+            raise TypeError(
+                "several series are a list of arrays, got a list of lists, which may "
+                "be the steps of one; write np.asarray(series) for one series (time, "
+                "features), or [np.asarray(s) for s in series] for several."
+            )
+    several = [np.asarray(one) for one in several]
     for number, values in enumerate(several):
         name = f"series {number}" if len(several) > 1 else "the series"
         if values.dtype.kind not in "fiub":
@@ -90,7 +107,7 @@ def as_several(series: Several) -> list[np.ndarray]:
                 f"{name} must be of real numbers, got {values.dtype}; convert it by "
                 "series.astype(float)."
             )
-        if values.ndim not in (1, 2) or values.shape[1:] == (0,):
+        if values.ndim not in (1, 2) or 0 in values.shape:
             raise ValueError(
                 f"{name} must have the shape (time,) or (time, features), got "
                 f"{values.shape}; several series are a list, list(series)."

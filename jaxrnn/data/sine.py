@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from jaxrnn.data.batches import Dataset, check_count
+from jaxrnn.data.batches import Dataset, check_count, check_rng
 
 
 def sine_series(
@@ -21,6 +21,7 @@ def sine_series(
       rng: source of the noise.
 
     Raises:
+      TypeError: an `rng` that is none, such as a seed.
       ValueError: if `length` is less than 1.
 
     Example:
@@ -28,6 +29,7 @@ def sine_series(
       [0.637, 0.29, 0.081]
     """
     check_count("length", length)
+    check_rng(rng)
     return np.sin(0.02 * np.arange(length)) + rng.random(length)
 
 

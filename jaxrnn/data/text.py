@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Int, Int32
 
+from jaxrnn.data.batches import check_count
+
 
 def pad_sequences(
     sequences: Sequence[Sequence[int] | np.ndarray],
@@ -42,15 +44,20 @@ def pad_sequences(
     for name, option in (("padding", padding), ("truncating", truncating)):
         if option not in ("pre", "post"):
             raise ValueError(f"{name} must be 'pre' or 'post', got {option!r}.")
+    found = type(sequences).__name__
+    if hasattr(sequences, "__len__"):
+        found = {type(row).__name__ for row in sequences if not hasattr(row, "__len__")}
+    if found:
+        raise TypeError(
+            f"sequences must be a list of rows of ids, got {found}; write [ids] for a "
+            "single row, list(rows) for an iterator of some."
+        )
     if len(sequences) == 0:
         raise ValueError("sequences must hold at least one row, got none.")
     if max_length is None:
         max_length = max(len(row) for row in sequences)
-    elif max_length < 1:
-        raise ValueError(
-            f"max_length must be at least 1, got {max_length}; "
-            "None takes the length of the longest row."
-        )
+    else:
+        check_count("max_length", max_length)
     max_length = operator.index(max_length)  # -np.uint8(2) is 254
     if np.asarray(value).shape != () or np.asarray(value).dtype.kind not in "iu":
         raise TypeError(f"value must be one integer, got {value!r}.")

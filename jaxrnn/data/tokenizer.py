@@ -53,6 +53,7 @@ class Tokenizer:
       char_level: every character is a word; nothing is filtered.
 
     Raises:
+      TypeError: a word index that is no {word: id}, an option of another kind.
       ValueError: if there is no word, two words have one id, or one that is below 1 or
         has more than 32 bits; if `num_words` leaves no room for an id that is in use,
         `oov_token` has no id, or `split` is empty.
@@ -76,6 +77,7 @@ class Tokenizer:
     char_level: bool = False
 
     def __post_init__(self):
+        _check_options(self.num_words, self.oov_token, self.filters, self.split)
         _check_ids(self.word_index)
         if self.oov_token is not None and self.oov_token not in self.word_index:
             raise ValueError(
@@ -88,11 +90,6 @@ class Tokenizer:
                 f"num_words must be at least {smallest} (id 0 is padding, id "
                 f"{smallest - 1} the oov_token if there is one), got "
                 f"{self.num_words}; None keeps all."
-            )
-        if not self.split:
-            raise ValueError(
-                "split must be at least one character, got none; char_level=True "
-                "makes every character a word."
             )
 
     @classmethod
@@ -114,12 +111,14 @@ class Tokenizer:
           num_words, oov_token, filters, lower, split, char_level: see the class.
 
         Raises:
-          TypeError: if `texts` is one string, or holds something else.
+          TypeError: if `texts` is one string, or holds something else; an option that
+            is no string or no number.
           ValueError: if there is no text, or no word in any text, or an option is out
             of range, or `oov_token` is also a word. (Keras then gives it the word's
             id.)
         """
         check_texts(texts)
+        _check_options(num_words, oov_token, filters, split)
         words_of = _words_of(filters, lower, split, char_level)
         words = rank_words(texts, words_of=words_of) if len(texts) else ()
         if not words:
@@ -171,7 +170,7 @@ class Tokenizer:
         """
         if not isinstance(word_index, Mapping):
             word_index = read_word_index(word_index)
-        ids = {word: _whole(word, i) for word, i in word_index.items()}
+        ids = {word: whole_id(word, i) for word, i in word_index.items()}
         return cls(ids, num_words, oov_token, filters, lower, split, char_level)
 
     @property
@@ -247,7 +246,33 @@ def _words_of(filters: str, lower: bool, split: str, char_level: bool) -> WordsO
     return functools.partial(split_words, lower=to_bytes, **options)
 
 
+def _check_options(num_words: Any, oov_token: Any, filters: Any, split: Any) -> None:
+    texts = {"filters": filters, "split": split}
+    if oov_token is not None:
+        texts["oov_token"] = oov_token
+    for name, text in texts.items():
+        if not isinstance(text, str):
+            raise TypeError(f"{name} must be a string, got {text!r}.")
+    if not split:
+        raise ValueError(
+            "split must be at least one character, got none; char_level=True makes "
+            "every character a word."
+        )
+    if num_words is not None and not hasattr(num_words, "__index__"):
+        raise TypeError(
+            f"num_words must be a whole number, got {num_words!r}; None keeps all."
+        )
+
+
 def _check_ids(word_index: Mapping[str, int]) -> None:
+    if not isinstance(word_index, Mapping):
+        raise TypeError(
+            "a word index is {word: id}, such as tokenizer.word_index, got "
+            f"{type(word_index).__name__}; Tokenizer.fit makes one of texts, and "
+            "Tokenizer.from_word_index reads a file."
+        )
+    for word, i in word_index.items():
+        whole_id(word, i)
     if not word_index:
         raise ValueError(
             "a word index must hold at least one word, got none; Tokenizer.fit makes "
@@ -269,7 +294,7 @@ def _check_ids(word_index: Mapping[str, int]) -> None:
         )
 
 
-def _whole(word: Any, i: Any) -> int:
+def whole_id(word: Any, i: Any) -> int:
     if not isinstance(word, str) or not hasattr(i, "__index__"):
         raise TypeError(
             f"a word index is {{word: id}}, ids whole numbers, got {word!r}: {i!r}; "

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Float32
 
+from jaxrnn.data.tokenizer import whole_id
 from jaxrnn.data.words import to_utf8
 from jaxrnn.files.refused import BadFile
 
@@ -49,7 +50,8 @@ def load_vectors(
       files.BadFile: a line that is not a word and as many numbers as the embedding is
         wide, a number that is not finite in float32, other lines than the first one
         says, or none of the words.
-      ValueError: an embedding that is no table.
+      TypeError: a word index that is none.
+      ValueError: an embedding that is no table, an id below 0.
 
     Example:
       >>> import optax, pathlib, tempfile
@@ -77,7 +79,18 @@ def load_vectors(
             f"{table.shape}; it is params['embed']['embedding'] of a text model."
         )
     size, width = table.shape
-    ids = {to_utf8(word): i for word, i in word_index.items() if i < size}
+    if not isinstance(word_index, Mapping):
+        raise TypeError(
+            "word_index must be {word: id}, such as tokenizer.word_index, got "
+            f"{type(word_index).__name__}."
+        )
+    rows = {word: whole_id(word, i) for word, i in word_index.items()}
+    if min(rows.values(), default=0) < 0:
+        raise ValueError(
+            f"the ids of words must be at least 0, got {min(rows.values())}, which "
+            "would be a row counted from the end."
+        )
+    ids = {to_utf8(word): i for word, i in rows.items() if i < size}
     found = np.zeros(size, bool)
     with open(path, "rb") as file:
         for number, word, numbers in _lines(path, file, width):

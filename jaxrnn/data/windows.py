@@ -58,9 +58,9 @@ def windows(
       TypeError: a series that is not of real numbers; a size that is no whole number;
         `targets` that are no numbers of columns.
       ValueError: a series that is not (time,) or (time, features), is too short for one
-        window and its targets, or has NaN or infinite values; series of different
-        features; a size below 1; columns that are not there; `static` that is not one
-        row a series.
+        window and its targets, or has NaN or infinite values, or differences that
+        float32 would not keep; series of different features; a size below 1; columns
+        that are not there; `static` that is not one row a series.
 
     Example:
       >>> series = np.stack([np.arange(6.0), np.arange(6.0) * 10], axis=1)
@@ -169,6 +169,17 @@ def _in_float32(values: np.ndarray) -> np.ndarray:
             f"a series must fit into float32, got values up to {abs(values).max()}; "
             "Scale.of(series).apply(series) brings them near 1."
         )
+    if values.dtype.itemsize > 2 and values.dtype != np.float32:
+        lost = np.abs(kept - values).max(axis=0)
+        spread = np.subtract(values.max(axis=0), values.min(axis=0), dtype=np.float64)
+        columns = np.flatnonzero((spread > 0) & (lost > spread / 100)).tolist()
+        if columns:
+            raise ValueError(
+                "a series must keep its differences in float32, which has 7 digits, "
+                f"got values up to {abs(values).max()} that lie closer than that in "
+                f"the columns {columns}, seconds since 1970 perhaps; Scale.of(series)"
+                ".apply(series) brings them near 1."
+            )
     return kept
 
 

@@ -189,6 +189,11 @@ def check_texts(texts: Sequence[str]) -> None:
             f"texts must be a list of strings, got one string {texts[:40]!r}; "
             "write [text]."
         )
+    if isinstance(texts, Mapping) or not hasattr(texts, "__len__"):
+        raise TypeError(
+            f"texts must be a list of strings, got {type(texts).__name__}; write "
+            "list(texts)."
+        )
     for text in texts:
         if not isinstance(text, str):
             raise TypeError(

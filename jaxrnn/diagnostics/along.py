@@ -29,10 +29,18 @@ def run_along(
 ) -> tuple[Packing, Problem, Array]:
     """Runs a cell, checked as by `rnn`.
 
+    Raises:
+      ValueError: no step; as `rnn`.
+
     Returns:
       How its carries are packed, what they follow from, and the carries after every
       step, packed (time, *batch, n), in float32 at least.
     """
+    if inputs.ndim and inputs.shape[0] == 0:
+        raise ValueError(
+            "inputs must have at least one step, where there is something to "
+            f"differentiate, got shape {inputs.shape}."
+        )
     dtype = widest(inputs, params)
     _, carries = rnn_carries(
         cell,

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxrnn.cells.base import AnyArray, Carry, Cell, Params
+from jaxrnn.checks import as_steps, check_params
 from jaxrnn.diagnostics.along import identity, run_along
 from jaxrnn.solvers.trajectory import next_carries_jacobians
 
@@ -49,7 +50,9 @@ def step_jacobians(
       >>> step_jacobians(lstm, params, jnp.ones((7, 5, 2))).shape
       (7, 5, 6, 6)
     """
-    return _step_jacobians(dict(params), inputs, mask, resets, initial_carry, cell=cell)
+    check_params(params)
+    steps = as_steps(inputs, mask, resets)
+    return _step_jacobians(dict(params), *steps, initial_carry, cell=cell)
 
 
 def output_jacobians(
@@ -86,6 +89,8 @@ def output_jacobians(
       >>> output_jacobians(lstm, params, jnp.ones((7, 5, 2))).shape
       (8, 5, 3, 6)
     """
+    check_params(params)
+    inputs, mask, _ = as_steps(inputs, mask)
     return _output_jacobians(dict(params), inputs, mask, initial_carry, cell=cell)
 
 
@@ -127,6 +132,8 @@ def gradient_norms(
     Reference: Pascanu, Mikolov and Bengio, On the difficulty of training recurrent
     neural networks, 2013.
     """
+    check_params(params)
+    inputs, mask, _ = as_steps(inputs, mask)
     return _gradient_norms(dict(params), inputs, mask, initial_carry, cell=cell)
 
 

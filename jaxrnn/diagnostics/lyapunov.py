@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxrnn.cells.base import AnyArray, Carry, Cell, Params, check_cell
+from jaxrnn.cells.base import AnyArray, Carry, Cell, Params, as_array, check_cell
+from jaxrnn.checks import check_params
 from jaxrnn.diagnostics.along import run_along
 from jaxrnn.solvers.jacobians import packed_step
 from jaxrnn.solvers.trajectory import befores_of
@@ -60,6 +61,11 @@ def lyapunov_exponents(
     systems, 1980; Vogt et al., On Lyapunov exponents for RNNs, 2022, arXiv 2006.14123.
     """
     check_cell(cell)
+    check_params(params)
+    inputs = as_array("inputs", inputs)
+    for name, number in (("count", count), ("skip", skip)):
+        if not hasattr(number, "__index__"):
+            raise TypeError(f"{name} must be a whole number, got {number!r}.")
     carry = jax.eval_shape(lambda p: cell.initial_carry(p, ()), dict(params))
     n = sum(leaf.shape[-1] for leaf in jax.tree.leaves(carry))
     if not 1 <= count <= n:

@@ -5,9 +5,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Complex, Float
 
-from jaxrnn.cells.base import AnyArray, Carry, Cell, Params
+from jaxrnn.cells.base import AnyArray, Carry, Cell, Params, as_array
+from jaxrnn.checks import check_params
 from jaxrnn.diagnostics.along import identity, widest
 from jaxrnn.recurrence import rnn_step
 from jaxrnn.solvers.jacobians import Packing, packed_step, step_jacobians
@@ -84,11 +86,21 @@ def fixed_points(
     Reference: Sussillo and Barak, Opening the black box: low-dimensional dynamics in
     high-dimensional recurrent neural networks, 2013.
     """
+    check_params(params)
+    inputs = as_array("inputs", inputs)
+    if not jax.tree.leaves(starts):
+        raise TypeError(
+            "starts must be carries, leaves (*batch, features), as from rnn_carries, "
+            f"got {starts!r}."
+        )
     if inputs.ndim != 1:
         raise ValueError(
             "inputs must be one vector (in_features,), the same at every step, got "
             f"shape {inputs.shape}; jax.vmap takes several."
         )
+    for name, number in (("tolerance", tolerance), ("iterations", iterations)):
+        if not isinstance(number, int | float | np.number):
+            raise TypeError(f"{name} must be a number, got {number!r}.")
     if not tolerance > 0:
         raise ValueError(f"tolerance must be a speed above 0, got {tolerance}.")
     if iterations < 0:

@@ -73,8 +73,15 @@ def save(
                 f"params must be arrays of {', '.join(_DTYPES.values())}, got "
                 f"{leaf.dtype} in {name}; convert it, or leave it out."
             )
+    given = {} if metadata is None else metadata
+    is_named = isinstance(given, Mapping)
+    if not is_named or not all(isinstance(x, str) for x in [*given, *given.values()]):
+        raise TypeError(
+            f"metadata must be {{name: text}}, got {metadata!r}; json.dumps makes a "
+            "text of anything."
+        )
     with replacing(path) as unfinished:
-        words = {**(metadata or {}), **_FORMAT}
+        words = {**given, **_FORMAT}
         numpy_format.save_file(leaves, unfinished, metadata=words)
         with unfinished.open("rb") as file:
             length = _header_length(file)

@@ -61,6 +61,14 @@ def as_params(like: Like) -> Params:
     return like
 
 
+def _check_names(params: Any) -> None:
+    if not isinstance(params, Mapping):
+        raise TypeError(
+            "params must be a mapping of names, as model.init returns them, got "
+            f"{type(params).__name__}; of a TrainState they are state.params."
+        )
+
+
 def flatten(params: Params) -> dict[str, Any]:
     """The leaves of nested dicts by path, as in "recurrent/kernel".
 
@@ -68,6 +76,7 @@ def flatten(params: Params) -> dict[str, Any]:
       >>> flatten({"embed": {"embedding": 1}, "head": {"bias": 2}})
       {'embed/embedding': 1, 'head/bias': 2}
     """
+    _check_names(params)
     leaves = {}
     for name, value in params.items():
         if "/" in str(name) or not isinstance(name, str):
@@ -118,6 +127,11 @@ def layers(params: Params, order: Sequence[str] = MODEL_ORDER) -> dict[str, Para
       >>> list(layers({"head": {"kernel": 3}, "recurrent": inner}))
       ['recurrent/layers_0', 'recurrent/layers_1', 'head']
     """
+    _check_names(params)
+    if isinstance(order, str) or not isinstance(order, Iterable):
+        raise TypeError(
+            f'order must be a list of names, such as ["recurrent"], got {order!r}.'
+        )
     return dict(_layers("", params, tuple(order)))
 
 
@@ -172,6 +186,7 @@ def layer_kind(path: str, params: Params) -> str:
     Raises:
       ValueError: names that are of no layer here.
     """
+    _check_names(params)
     names = set(params)
     if names == {"embedding"}:
         return "embedding"

@@ -104,8 +104,13 @@ def from_torch(
     return params
 
 
-def check_mapping(state_dict: Any) -> None:
-    """Raises unless it is a `state_dict`, by name."""
+def check_mapping(state_dict: Any, names: Any = ()) -> None:
+    """Raises unless it is a `state_dict`, and `names` are a mapping, if there are."""
+    if names != () and not isinstance(names, Mapping):
+        raise TypeError(
+            "names must be {path of a layer here: name of a module there}, such as "
+            f'{{"recurrent": "lstm"}}, got {type(names).__name__}.'
+        )
     if not isinstance(state_dict, Mapping):
         raise TypeError(
             "state_dict must be a mapping of names to arrays, got "

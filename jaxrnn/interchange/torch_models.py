@@ -70,7 +70,7 @@ def from_torch_model(
       >>> params["head"]["kernel"].shape
       (4, 1)
     """
-    check_mapping(state_dict)
+    check_mapping(state_dict, names)
     like = as_params(like)
     wanted = _cut(flatten(like), names.keys(), "/", "the parameters of `like`")
     given = _cut(state_dict, names.values(), ".", "the names of state_dict")
@@ -112,6 +112,7 @@ def to_torch_model(
       >>> {name: array.shape for name, array in theirs.items()}
       {'fc.weight': (1, 4), 'fc.bias': (1,)}
     """
+    check_mapping(like or {}, names)
     parts = _cut(flatten(params), names.keys(), "/", "the parameters")
     state_dict = {}
     for path, prefix in names.items():

@@ -6,8 +6,10 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
+from jaxrnn.cells.base import as_array
 from jaxrnn.cells.ops import explicit_sharding
 from jaxrnn.layers.options import CallOptions
 from jaxrnn.layers.run import Ran, Runs
@@ -16,13 +18,19 @@ from jaxrnn.solvers.base import Steps
 Merge = Callable[[Array, Array], Array]
 
 
-def check_layers(layers: Sequence[Any]) -> None:
-    """Raises where something else than a layer is given."""
+def check_layers(layers: Sequence[Any], family: type) -> None:
+    """Raises where something else than a layer is given, or one of the other family.
+
+    Args:
+      layers: what is given.
+      family: `nn.Module` or `nnx.Module`.
+    """
+    whose = "jaxrnn.nnx" if "nnx" in family.__module__ else "jaxrnn"
     for layer in layers:
-        if isinstance(layer, type) or not isinstance(layer, Runs):
+        if not isinstance(layer, family) or not isinstance(layer, Runs):
             raise TypeError(
-                "a layer around layers takes those of jaxrnn, such as LSTM(32), or "
-                f"jaxrnn's RNN around a Flax cell, got {layer!r}."
+                f"a layer around layers takes those of {whose}, such as LSTM(32), or "
+                f"its RNN around a Flax cell, got {layer!r}."
             )
 
 
@@ -153,9 +161,11 @@ def listed(layers: Any, num_layers: int | None) -> list[Any]:
                 f"one layer, got {len(layers)} layers and num_layers={num_layers}."
             )
         return list(layers)
-    if num_layers is None or num_layers < 1:
+    if not isinstance(num_layers, int | np.integer) or num_layers < 1:
+        found = "a layer" if isinstance(num_layers, Runs) else num_layers
         raise ValueError(
-            f"one layer is repeated num_layers times, 1 or more, got {num_layers}."
+            f"one layer is repeated num_layers times, 1 or more, got {found}; several "
+            "are a list, Stacked([first, second])."
         )
     return [layers]
 
@@ -243,22 +253,33 @@ def check_separate(parts: Sequence[set[int]]) -> None:
 # Time as batch.
 
 
-def over_time(
-    layer: Callable[..., Any], inputs: Any, *, mask: Any, deterministic: bool | None
-) -> Any:
+def over_time(layer: Any, inputs: Any, *, mask: Any, deterministic: bool | None) -> Any:
     """Applies a layer to every time step: time becomes a part of the batch axis.
 
     The program does not grow with time.
 
     Args:
-      layer: takes (batch, ...), such as a Dense or convolution layer.
+      layer: a function of (batch, ...), such as a Dense or convolution layer.
       inputs: (batch, time, ...).
       mask: (batch, time, ...), handed on to a layer that has such an argument.
       deterministic: the same; None leaves it out.
 
     Returns:
       What the layer returns, with the axes (batch, time, ...).
+
+    Raises:
+      TypeError: inputs that are no array.
+      ValueError: too few axes, for a recurrent layer (batch, time, steps, features);
+        a mask of others; a layer that does not return a row per row.
     """
+    inputs = as_array("inputs", inputs)
+    kind: Any = layer
+    if isinstance(kind, Runs) and inputs.ndim < 4:
+        raise ValueError(
+            "a recurrent layer at every step reads steps of its own, of inputs (batch, "
+            f"time, steps, in_features), got shape {inputs.shape}; over the axis time "
+            "it runs without TimeDistributed."
+        )
     if inputs.ndim < 3:
         raise ValueError(
             "inputs must have the axes (batch, time, ...) with one feature axis or "
@@ -279,5 +300,13 @@ def over_time(
         given["deterministic"] = deterministic
     if all(one.kind is not inspect.Parameter.VAR_KEYWORD for one in taken.values()):
         given = {name: value for name, value in given.items() if name in taken}
-    rows = layer(inputs.reshape(-1, *inputs.shape[2:]), **given)
+    inputs = inputs.reshape(-1, *inputs.shape[2:])
+    rows = layer(inputs, **given)
+    for leaf in jax.tree.leaves(rows):
+        if leaf.shape[:1] != inputs.shape[:1]:
+            raise ValueError(
+                "the layer of a TimeDistributed must return one row per row, "
+                f"{inputs.shape[:1]}, got shape {leaf.shape}; a module that reduces "
+                "over rows stands by itself."
+            )
     return jax.tree.map(lambda x: x.reshape(*axes, *x.shape[1:]), rows)

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxrnn.cells.base import check_dtype, check_size
+from jaxrnn.cells.base import as_array, check_dtype, check_size
 from jaxrnn.cells.ops import explicit_sharding, is_divided
+from jaxrnn.layers.options import check_init
 
 
 def uniform_embedding(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
@@ -45,22 +46,31 @@ def nonzero(ids: Int[Any, "*shape"]) -> Bool[Array, "*shape"]:
     return jnp.asarray(ids) != 0
 
 
-def check_table(vocab_size: int, features: int, dtype: Any, param_dtype: Any) -> None:
-    """Raises where an option of an Embed is no size or dtype."""
+def check_table(
+    vocab_size: int, features: int, init: Any, dtype: Any, param_dtype: Any
+) -> None:
+    """Raises where an option of an Embed is no size, function or dtype."""
     check_size("vocab_size", vocab_size)
+    check_init("embedding", init)
     check_size("features", features)
     check_dtype("dtype", dtype)
     check_dtype("param_dtype", param_dtype)
 
 
-def check_ids(ids: Any, vocab_size: int) -> None:
-    """Raises where ids are no integers, or are known and outside [0, vocab_size)."""
+def checked_ids(ids: Any, vocab_size: int) -> Any:
+    """The ids as an array.
+
+    Raises:
+      TypeError: what is no integers.
+      ValueError: ids that are known and outside [0, vocab_size).
+    """
+    ids = as_array("ids", ids)
     if not jnp.issubdtype(ids.dtype, jnp.integer):
         raise TypeError(
             f"ids must be integers, got {ids.dtype}; convert by ids.astype(jnp.int32)."
         )
     if isinstance(ids, jax.core.Tracer) or ids.size == 0:
-        return
+        return ids
     known = np.asarray(ids)  # jnp.min would be traced where a trace is running
     low, high = int(known.min()), int(known.max())
     if low < 0 or high >= vocab_size:
@@ -69,3 +79,4 @@ def check_ids(ids: Any, vocab_size: int) -> None:
             f"{high}; encode the text with the tokenizer the model was made for, or "
             "raise vocab_size."
         )
+    return ids

@@ -10,9 +10,10 @@ from flax.linen.dtypes import promote_dtype
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from jaxrnn.cells.base import AnyArray, Carry, Initializer
+from jaxrnn.layers.elsewhere import OF_EMBED, NamedElsewhere
 from jaxrnn.layers.embed import (
-    check_ids,
     check_table,
+    checked_ids,
     look_up,
     nonzero,
     uniform_embedding,
@@ -36,7 +37,7 @@ from jaxrnn.layers.run import (
 from jaxrnn.solvers.base import Steps
 
 
-class Embed(nn.Module):
+class Embed(NamedElsewhere, nn.Module):
     """Turns integer ids into rows of a table: Keras' Embedding.
 
     An id outside [0, vocab_size) raises where its value is known, that is outside of
@@ -56,7 +57,8 @@ class Embed(nn.Module):
       param_dtype: of the parameter `embedding` (vocab_size, features).
 
     Raises:
-      TypeError: a `dtype` or `param_dtype` that is not floating point.
+      TypeError: a `dtype` or `param_dtype` that is not floating point, an
+        `embedding_init` that is no function.
       ValueError: `vocab_size` or `features` below 1.
 
     Example:
@@ -67,6 +69,8 @@ class Embed(nn.Module):
       ((1, 3, 4), [[True, True, False]])
     """
 
+    elsewhere = OF_EMBED
+
     vocab_size: int
     features: int
     _: dataclasses.KW_ONLY
@@ -76,7 +80,8 @@ class Embed(nn.Module):
     param_dtype: Any = jnp.float32
 
     def __post_init__(self) -> None:
-        check_table(self.vocab_size, self.features, self.dtype, self.param_dtype)
+        dtypes = self.dtype, self.param_dtype
+        check_table(self.vocab_size, self.features, self.embedding_init, *dtypes)
         super().__post_init__()
 
     @nn.compact
@@ -90,7 +95,7 @@ class Embed(nn.Module):
           TypeError: ids that are not integers.
           ValueError: ids outside [0, vocab_size), where they are known.
         """
-        check_ids(ids, self.vocab_size)
+        ids = checked_ids(ids, self.vocab_size)
         embedding = self.param(
             "embedding",
             self.embedding_init,

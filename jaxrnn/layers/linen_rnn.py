@@ -6,7 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from jaxrnn.cells.base import Carry, Cell, check_size, specs_of
+from jaxrnn.cells.base import Carry, Cell, as_array, check_size, specs_of
 from jaxrnn.layers.flax_rnn import (
     NO_STEP,
     Loop,
@@ -152,6 +152,7 @@ class RNN(nn.Module):
             [0, time] where they are known; a mask that does not fit, or beside
             seq_lengths.
         """
+        inputs = as_array("inputs", inputs)
         options = self.call_options.changed(
             return_carry=return_carry,
             time_major=time_major,

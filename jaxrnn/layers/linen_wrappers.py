@@ -96,7 +96,7 @@ class Bidirectional(Layer):
     merge: Merge | None = concatenate
 
     def __post_init__(self) -> None:
-        check_layers([self.forward, self.reverse or self.forward])
+        check_layers([self.forward, self.reverse or self.forward], nn.Module)
         if self.reverse is None:
             self.reverse = self.forward.copy(parent=None)
         check_separate([ids_of_modules(x) for x in (self.forward, self.reverse)])
@@ -171,7 +171,7 @@ class Stacked(Layer):
         check_rate("dropout", self.dropout)
         self.dropout = float(self.dropout)  # NumPy's would be an array's dtype
         layers = listed(self.layers, self.num_layers)
-        check_layers(layers)
+        check_layers(layers, nn.Module)
         layers += [
             layers[0].copy(parent=None) for _ in range((self.num_layers or 1) - 1)
         ]

@@ -11,9 +11,10 @@ from flax.linen.dtypes import promote_dtype
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxrnn.cells.base import AnyArray, Carry, Initializer, check_size
+from jaxrnn.layers.elsewhere import OF_EMBED, NamedElsewhere
 from jaxrnn.layers.embed import (
-    check_ids,
     check_table,
+    checked_ids,
     look_up,
     nonzero,
     uniform_embedding,
@@ -43,7 +44,7 @@ def check_rngs(rngs: Any) -> None:
         raise TypeError(f"rngs must be flax.nnx.Rngs, got {rngs!r}; write nnx.Rngs(0).")
 
 
-class Embed(nnx.Module):
+class Embed(NamedElsewhere, nnx.Module):
     """`jaxrnn.Embed` in NNX.
 
     Args:
@@ -66,6 +67,8 @@ class Embed(nnx.Module):
       (1, 3, 4)
     """
 
+    elsewhere = OF_EMBED
+
     def __init__(
         self,
         vocab_size: int,
@@ -77,7 +80,7 @@ class Embed(nnx.Module):
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        check_table(vocab_size, features, dtype, param_dtype)
+        check_table(vocab_size, features, embedding_init, dtype, param_dtype)
         check_rngs(rngs)
         self.vocab_size = vocab_size
         self.features = features
@@ -88,7 +91,7 @@ class Embed(nnx.Module):
 
     def __call__(self, ids: Int[AnyArray, "*shape"]) -> Any:
         """As `jaxrnn.Embed`."""
-        check_ids(ids, self.vocab_size)
+        ids = checked_ids(ids, self.vocab_size)
         embedding = self.embedding[...]
         (embedding,) = promote_dtype(embedding, dtype=self.dtype, inexact=False)
         features = look_up(embedding, ids)

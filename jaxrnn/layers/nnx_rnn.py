@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxrnn.cells.base import Carry, Cell, specs_of
+from jaxrnn.cells.base import Carry, Cell, as_array, specs_of
 from jaxrnn.layers.flax_rnn import (
     NO_STEP,
     Loop,
@@ -155,6 +155,7 @@ class RNN(nnx.Module):
         rngs: nnx.Rngs | nnx.RngStream | None = None,
     ) -> Any:
         """Runs the cell; the arguments are those of `jaxrnn.RNN`."""
+        inputs = as_array("inputs", inputs)
         options = self.call_options.changed(
             return_carry=return_carry,
             time_major=time_major,

@@ -95,7 +95,7 @@ class Bidirectional(Layer):
         merge: Merge | None = concatenate,
         rngs: nnx.Rngs | None = None,
     ) -> None:
-        check_layers([forward, reverse or forward])
+        check_layers([forward, reverse or forward], nnx.Module)
         if reverse is None:
             reverse = another(forward, rngs, "Bidirectional(forward, reverse)")
         check_separate([ids_of_params(layer) for layer in (forward, reverse)])
@@ -187,7 +187,7 @@ class Stacked(Layer):
     ) -> None:
         check_rate("dropout", dropout)
         stack = listed(layers, num_layers)
-        check_layers(stack)
+        check_layers(stack, nnx.Module)
         while len(stack) < (num_layers or 0):
             width = width_of(stack[0])
             stack.append(another(stack[0], rngs, "Stacked([first, second])", width))
@@ -267,7 +267,10 @@ class TimeDistributed(nnx.Module):
     """Applies a layer to every time step; see `jaxrnn.TimeDistributed`.
 
     Args:
-      layer: any module that takes (batch, ...).
+      layer: any module of NNX, or function, that takes (batch, ...).
+
+    Raises:
+      TypeError: a `layer` that is none, or one of Linen.
 
     Example:
       >>> from flax import nnx
@@ -278,6 +281,12 @@ class TimeDistributed(nnx.Module):
     """
 
     def __init__(self, layer: Any) -> None:
+        of_linen = hasattr(layer, "apply")
+        if isinstance(layer, type) or not callable(layer) or of_linen:
+            raise TypeError(
+                "TimeDistributed takes a module of NNX, such as flax.nnx.Linear(8, 2, "
+                f"rngs=rngs), or a function, got {layer!r}."
+            )
         self.layer = layer
 
     def __call__(

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxrnn.cells.base import (
     Activation,
@@ -20,7 +21,37 @@ from jaxrnn.cells.gru import gru_cell
 from jaxrnn.cells.lstm import lstm_cell, with_unit_forget
 from jaxrnn.cells.noise import check_rate, dropout_cell, zoneout_cell
 from jaxrnn.cells.simple_rnn import simple_rnn_cell
+from jaxrnn.layers.elsewhere import OF_RECURRENT, NamedElsewhere
 from jaxrnn.solvers.base import Solver
+
+
+def check_flag(name: str, flag: Any) -> None:
+    """Raises a TypeError where an option is neither True nor False: any text is true.
+
+    Example:
+      >>> check_flag("return_sequences", "False")
+      Traceback (most recent call last):
+      TypeError: return_sequences must be True or False, got 'False'.
+    """
+    if not isinstance(flag, bool | np.bool_ | int):
+        raise TypeError(f"{name} must be True or False, got {flag!r}.")
+
+
+def check_init(name: str, init: Any) -> None:
+    """Raises a TypeError where initial values are not drawn by a function.
+
+    Args:
+      name: of the parameter.
+      init: `(key, shape, dtype) -> array`.
+    """
+    if not callable(init):
+        is_array = hasattr(init, "shape")
+        found = f"an array of shape {init.shape}" if is_array else repr(init)
+        raise TypeError(
+            f"the initial values of {name} must be a function (key, shape, dtype) -> "
+            f"array, such as jax.nn.initializers.glorot_uniform(), got {found}; an "
+            f"array that is there takes the place of the parameter {name}."
+        )
 
 
 class CallOptions(NamedTuple):
@@ -54,7 +85,7 @@ class CallOptions(NamedTuple):
 
 
 @dataclasses.dataclass(eq=False, repr=False)
-class RecurrentOptions:
+class RecurrentOptions(NamedElsewhere):
     """The options of every recurrent layer.
 
     The parameters have Keras' names, shapes, gate order and initial values. See
@@ -85,9 +116,13 @@ class RecurrentOptions:
       param_dtype: of the parameters.
 
     Raises:
-      TypeError: a `dtype` or `param_dtype` that is not floating point.
+      TypeError: a `dtype` or `param_dtype` that is not floating point, a rate that is
+        no number, what is neither True nor False where one of them is asked for; the
+        name that an argument has in Keras, PyTorch or Flax.
       ValueError: `features` below 1, a rate outside of [0, 1).
     """
+
+    elsewhere = OF_RECURRENT
 
     features: int
     _: dataclasses.KW_ONLY
@@ -109,8 +144,11 @@ class RecurrentOptions:
     param_dtype: Any = jnp.float32
 
     def check(self) -> None:
-        """Raises where an option is no size, rate or dtype."""
+        """Raises where an option is no size, rate, dtype, or True or False."""
         check_size("features", self.features)
+        for field in dataclasses.fields(self):
+            if field.type is bool:
+                check_flag(field.name, getattr(self, field.name))
         check_rate("dropout", self.dropout)
         check_rate("recurrent_dropout", self.recurrent_dropout)
         for rate in jax.tree.leaves(self.zoneout):
@@ -154,12 +192,8 @@ class RecurrentOptions:
             "recurrent_bias": self.bias_init,
         }
         for name, init in chosen.items():
-            if init is not None and not callable(init):
-                raise TypeError(
-                    f"the initial values of {name} must be a function (key, shape, "
-                    "dtype) -> array, such as jax.nn.initializers.glorot_uniform(), "
-                    f"got {init!r}."
-                )
+            if init is not None:
+                check_init(name, init)
         cell = self.make_cell()
         specs = specs_of(cell, in_features, self.features)
         if self.recurrent_kernel_init and "recurrent_kernel" not in specs:

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
-from jaxrnn.cells.base import Carry, Params
-from jaxrnn.checks import check_floating, check_marks
+from jaxrnn.cells.base import Carry, Params, as_array
+from jaxrnn.checks import as_steps, check_floating, check_marks
 from jaxrnn.layers.options import CallOptions, RecurrentOptions
 from jaxrnn.recurrence import lengths_to_mask, rnn, rnn_carries, rnn_step
 from jaxrnn.solvers.base import Steps, flip, hold
@@ -78,7 +78,8 @@ def to_steps(
             "a layer takes one of mask, lengths and seq_lengths, got several; lengths "
             "are right padding, a mask says more."
         )
-    inputs = jnp.asarray(inputs)
+    steps = jax.tree.map(jnp.asarray, as_steps(inputs, mask, resets))
+    inputs, mask, resets = steps
     axes = "(time, *batch" if time_major else "(*batch, time"
     if inputs.ndim < 2:
         raise ValueError(
@@ -86,7 +87,6 @@ def to_steps(
             f"{inputs.shape}; a sequence of scalars is inputs[:, None]."
         )
     check_floating(inputs)
-    mask, resets = (x if x is None else jnp.asarray(x) for x in (mask, resets))
     check_marks("mask", "valid", mask, inputs, f"{axes})")
     check_marks("resets", "a new episode", resets, inputs, f"{axes})")
     if not time_major:
@@ -99,7 +99,7 @@ def to_steps(
 
 def _mask_of(lengths: Any, inputs: Array) -> Array:
     time, *batch_shape = inputs.shape[:-1]
-    lengths = lengths if hasattr(lengths, "dtype") else jnp.asarray(lengths)
+    lengths = as_array("lengths", lengths)
     if lengths.shape != tuple(batch_shape):
         raise ValueError(
             f"lengths must have the batch shape of inputs {tuple(batch_shape)}, got "
@@ -161,8 +161,17 @@ def run_cell(
 def start_cell(
     layer: RecurrentOptions, params: Params, batch_shape: tuple[int, ...]
 ) -> Carry:
-    """The carry of a layer before the first step, in the dtype of its computation."""
-    carry = layer.make_cell().initial_carry(params, batch_shape)
+    """The carry of a layer before the first step, in the dtype of its computation.
+
+    Raises:
+      TypeError: a number in the place of a batch shape.
+    """
+    if not isinstance(batch_shape, tuple | list):
+        raise TypeError(
+            f"batch_shape must be a tuple of sizes, got {batch_shape!r}; of a single "
+            "batch axis it is (batch,)."
+        )
+    carry = layer.make_cell().initial_carry(params, tuple(batch_shape))
     dtype = layer.dtype
     return carry if dtype is None else jax.tree.map(lambda x: _cast(x, dtype), carry)
 
@@ -180,10 +189,9 @@ def step_cell(
             "a layer steps from the first step to the last, got one with reverse=True; "
             "call it with the whole sequence."
         )
-    inputs = jnp.asarray(inputs)
+    inputs = jnp.asarray(as_array("inputs", inputs))
     check_floating(inputs)
     dtype = layer.dtype or jnp.result_type(inputs, *params.values())
-    resets = None if resets is None else jnp.asarray(resets)
     cell = layer.make_noisy_cell()
     return rnn_step(cell, params, carry, inputs, resets=resets, dtype=dtype)
 

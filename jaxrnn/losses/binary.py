@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxrnn.dtypes import widened
-from jaxrnn.losses.weights import check_same_shape, weight_of_steps
+from jaxrnn.losses.weights import between_0_and_1, check_same_shape, weight_of_steps
 from jaxrnn.metrics import Mean
 
 
@@ -22,7 +22,7 @@ def binary_cross_entropy(
     The gradient is zero where p is clipped, as in Keras. For training on logits
     without that plateau take `optax.sigmoid_binary_cross_entropy`.
     What is no probability, such as a logit, gives NaN, which `fit` reports, where Keras
-    would clip it.
+    would clip it; so does a label outside of [0, 1], such as -1, or 255 of an image.
 
     Args:
       probabilities: after the sigmoid.
@@ -30,6 +30,7 @@ def binary_cross_entropy(
       epsilon: Keras' `backend.epsilon()`.
 
     Raises:
+      TypeError: what is no array.
       ValueError: labels of another shape.
 
     Example:
@@ -41,6 +42,7 @@ def binary_cross_entropy(
     probabilities, labels = widened(probabilities), widened(labels)
     p = jnp.clip(probabilities, epsilon, 1 - epsilon)
     p = jnp.where(jnp.abs(probabilities - 0.5) > 0.501, jnp.nan, p)
+    labels = between_0_and_1(labels)
     return -(labels * jnp.log(p) + (1 - labels) * jnp.log(1 - p))
 
 
@@ -53,6 +55,7 @@ def binary_accuracy(
     Keras takes for a 0).
 
     Raises:
+      TypeError: what is no array.
       ValueError: labels that have not the shape of `probabilities`.
 
     Example:
@@ -86,6 +89,7 @@ def binary_classification_loss(
       The mean cross-entropy, and `{"loss": Mean, "accuracy": Mean}`.
 
     Raises:
+      TypeError: what is no array.
       ValueError: labels or weights of another shape.
 
     Example:

@@ -5,7 +5,12 @@ import optax
 from jaxtyping import Array, Bool, Float, Shaped
 
 from jaxrnn.dtypes import widened
-from jaxrnn.losses.weights import check_same_shape, weight_of_steps
+from jaxrnn.losses.weights import (
+    between_0_and_1,
+    check_arrays,
+    check_same_shape,
+    weight_of_steps,
+)
 from jaxrnn.metrics import Mean
 
 
@@ -37,7 +42,7 @@ def classification_loss(
       where a label that counts is of no class.
 
     Raises:
-      TypeError: labels that are no integers.
+      TypeError: what is no array, labels that are no integers.
       ValueError: labels or weights of another shape.
 
     Example:
@@ -47,6 +52,7 @@ def classification_loss(
       >>> round(loss.item(), 4), metrics.values(means)["accuracy"]
       (1.3863, 1.0)
     """
+    check_arrays(logits=logits, labels=labels)
     classes = logits.shape[-1]
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise TypeError(
@@ -96,9 +102,10 @@ def multi_label_loss(
 
     Returns:
       The mean cross-entropy, and `{"loss": Mean, "accuracy": Mean}`: the share of
-      single labels that are right.
+      single labels that are right. The loss is NaN where a label is not in [0, 1].
 
     Raises:
+      TypeError: what is no array.
       ValueError: labels or weights of another shape.
 
     Example:
@@ -108,7 +115,7 @@ def multi_label_loss(
       (0.7936, 0.6667)
     """
     check_same_shape("logits", logits, "labels", labels)
-    logits, labels = widened(logits), widened(labels)
+    logits, labels = widened(logits), between_0_and_1(widened(labels))
     losses = optax.sigmoid_binary_cross_entropy(logits, labels)
     right = (logits > 0).astype(labels.dtype) == labels
     return _loss_and_accuracy(losses, right, weight_of_steps(sample_weight, mask))

@@ -29,6 +29,7 @@ def squared_error_loss(
       The mean, and `{"loss": Mean}`.
 
     Raises:
+      TypeError: what is no array.
       ValueError: targets or weights of another shape.
 
     Example:

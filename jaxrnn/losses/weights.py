@@ -1,5 +1,6 @@
 """How much does an example count, and each of its steps?"""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,7 +31,8 @@ def class_weights(
       One weight per example; multiply it with weights of your own, if any.
 
     Raises:
-      ValueError: labels that are not one whole number per example.
+      ValueError: labels that are not one whole number per example, weights that are
+        no {label: number}.
 
     Example:
       >>> labels = np.array([0.0, 1.0, 1.0])
@@ -40,12 +42,22 @@ def class_weights(
       [1.0, 3.0, 3.0]
     """
     labels = np.asarray(labels)
-    if labels.ndim != 1 or (labels != np.round(labels)).any():
+    is_real = labels.dtype.kind in "biuf"
+    if labels.ndim != 1 or not is_real or (labels != np.round(labels)).any():
         raise ValueError(
             f"labels must be one whole number per example, got {labels.dtype} of shape "
             f"{labels.shape}; take labels.argmax(-1) of one-hot rows, and weights of "
             "your own for targets that are no classes."
         )
+    pairs = weights.items() if isinstance(weights, Mapping) else [(None, weights)]
+    for label, weight in pairs:
+        are_real = all(isinstance(x, int | float | np.number) for x in (label, weight))
+        if not are_real or not 0 <= weight < math.inf:
+            raise ValueError(
+                "weights must be {label: weight}, labels as numbers and weights of at "
+                f"least 0, got {weights!r}; len(labels) / (2 * (labels == 1).sum()), "
+                "say, is the balanced weight of one of two."
+            )
     sample_weight = np.ones(labels.shape, np.float32)
     for label, weight in weights.items():
         sample_weight[labels == label] = weight
@@ -73,6 +85,7 @@ def weight_of_steps(
     """
     if mask is None:
         return sample_weight
+    mask = jnp.asarray(mask)
     if mask.dtype != bool:
         raise TypeError(
             f"mask must be of bools, True where a step counts, got {mask.dtype}; write "
@@ -80,6 +93,7 @@ def weight_of_steps(
         )
     if sample_weight is None:
         return mask.astype(jnp.float32)
+    sample_weight = jnp.asarray(sample_weight)
     if sample_weight.shape != mask.shape[: sample_weight.ndim]:
         raise ValueError(
             f"sample_weight must be one number per row or step of mask {mask.shape}, "
@@ -89,8 +103,37 @@ def weight_of_steps(
     return jnp.where(mask, sample_weight.reshape(*sample_weight.shape, *rest), 0)
 
 
+def between_0_and_1(labels: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The labels; NaN for -1, say, whose loss would be a number and no cross-entropy.
+
+    Example:
+      >>> between_0_and_1(jnp.array([0.0, 0.9, -1.0])).tolist()
+      [0.0, 0.8999999761581421, nan]
+    """
+    return jnp.where(jnp.abs(labels - 0.5) > 0.501, jnp.nan, labels)
+
+
+def check_arrays(**arrays: Any) -> None:
+    """Raises a TypeError where what is compared are no arrays: params and a batch, say.
+
+    Example:
+      >>> check_arrays(logits=[0.5])
+      Traceback (most recent call last):
+      TypeError: logits must be an array, got list; in a loss_fn(params, batch) they \
+are what the model returns, and the targets of the batch; jnp.asarray makes one.
+    """
+    for name, array in arrays.items():
+        if not hasattr(array, "dtype") or isinstance(array, str):
+            raise TypeError(
+                f"{name} must be an array, got {type(array).__name__}; in a "
+                "loss_fn(params, batch) they are what the model returns, and the "
+                "targets of the batch; jnp.asarray makes one."
+            )
+
+
 def check_same_shape(name: str, found: Any, of: str, want: Any) -> None:
     """Raises unless two arrays that are compared number by number have one shape."""
+    check_arrays(**{name: found, of: want})
     one, other = np.shape(found), np.shape(want)
     if one == other:
         return

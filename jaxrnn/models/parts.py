@@ -1,5 +1,6 @@
 """What do the models share? Their Dense layer, and their checks."""
 
+import dataclasses
 from typing import Any
 
 import flax.linen as nn
@@ -7,15 +8,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jaxrnn.cells.base import check_size
+from jaxrnn.cells.base import as_array, check_size
 from jaxrnn.cells.params import glorot_uniform
 
 
 def check_sizes(model: nn.Module, *names: str) -> None:
-    """Raises where a size is given that is below 1."""
+    """Raises where a size is below 1, or None where that is no default."""
+    optional = {f.name for f in dataclasses.fields(model) if f.default is None}
     for name in names:
-        if getattr(model, name) is not None:
-            check_size(name, getattr(model, name))
+        size = getattr(model, name)
+        if size is not None or name not in optional:
+            check_size(name, size)
 
 
 def given(deterministic: bool | None) -> dict[str, bool]:
@@ -74,9 +77,17 @@ def _wide(features: Array) -> Array:
     return features.astype(jnp.float32) if features.dtype.itemsize < 4 else features
 
 
-def check_rank(array: Any, axes: tuple[str, ...]) -> None:
+def ranked(name: str, values: Any, axes: tuple[str, ...]) -> Any:
+    """What a model is given, as an array.
+
+    Raises:
+      TypeError: what is no array of numbers.
+      ValueError: other axes.
+    """
+    array = as_array(name, values)
     if array.ndim != len(axes):
         raise ValueError(
             f"the model takes an array with the axes ({', '.join(axes)}), got shape "
             f"{array.shape}; a single row is array[None]."
         )
+    return array

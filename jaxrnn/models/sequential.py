@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
-from jaxrnn.cells.base import AnyArray
+from jaxrnn.cells.base import AnyArray, as_array
+from jaxrnn.layers.combine import check_separate
 from jaxrnn.layers.linen import Embed, Layer
 from jaxrnn.layers.linen_rnn import RNN
-from jaxrnn.layers.linen_wrappers import TimeDistributed, adopted
+from jaxrnn.layers.linen_wrappers import TimeDistributed, adopted, ids_of_modules
 
 
 def flatten(values: Array) -> Array:
@@ -73,8 +73,9 @@ class Sequential(nn.Module):
       names: of the layers; None takes the names that they have.
 
     Raises:
-      TypeError: a layer that is neither a module nor a function.
-      ValueError: no layer; a name that stands for something else in a tree of
+      TypeError: a layer that is neither a module of Linen nor a function.
+      ValueError: no layer, or one twice (Keras and `flax.linen.Sequential` share its
+        parameters); a name that stands for something else in a tree of
         parameters, such as "forward" or "layers_0"; a recurrent layer that returns
         more than its outputs, or in other axes.
 
@@ -99,6 +100,8 @@ class Sequential(nn.Module):
             )
         for layer in self.layers:
             _check_layer(layer)
+        modules = [layer for layer in self.layers if isinstance(layer, nn.Module)]
+        check_separate([ids_of_modules(module) for module in modules])
         if self.names is None:  # Flax forgets the names of what stands in a list
             self.names = tuple(
                 getattr(layer, "name", None) or f"layer_{number}"
@@ -146,6 +149,9 @@ class Sequential(nn.Module):
             after a `Bidirectional` that returned a pair; a layer of Flax that reads
             the steps and takes no mask, where there is one.
         """
+        if not any(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(inputs)):
+            inputs = as_array("inputs", inputs)
+        mask = None if mask is None else as_array("mask", mask)
         return self._run(Handed(inputs, mask), deterministic).values
 
     @nn.compact
@@ -221,7 +227,7 @@ def _mask_of(handed: Handed) -> Any:
     if mask is None or axes < min(mask.ndim, 2):
         return None
     inside = tuple(range(axes, mask.ndim))
-    return jnp.asarray(mask).any(axis=inside) if inside else mask
+    return mask.any(axis=inside) if inside else mask
 
 
 def _check_steps(name: str, handed: Handed) -> None:
@@ -261,6 +267,12 @@ def _check_takes_mask(name: str, layer: Any, mask: Any) -> None:
 
 
 def _check_layer(layer: Any) -> None:
+    if any(kind.__module__.startswith("flax.nnx") for kind in type(layer).__mro__):
+        raise TypeError(
+            "a layer must be a module of Linen, got one of NNX, whose parameters would "
+            f"not be those of the model: {type(layer).__name__}; write that of jaxrnn "
+            "or flax.linen."
+        )
     if isinstance(layer, type) or not isinstance(layer, nn.Module | Callable):
         raise TypeError(
             "a layer must be a module, such as jaxrnn.LSTM(32) or flax.linen.Dense(2), "

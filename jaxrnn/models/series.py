@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float
 from jaxrnn.cells.activations import check_activation
 from jaxrnn.cells.base import Activation, AnyArray
 from jaxrnn.layers.linen_wrappers import adopted
-from jaxrnn.models.parts import as_features, check_rank, check_sizes, dense, given
+from jaxrnn.models.parts import as_features, check_sizes, dense, given, ranked
 
 
 class Forecaster(nn.Module):
@@ -80,7 +80,7 @@ class Forecaster(nn.Module):
         Raises:
           TypeError, ValueError: wrong dtype, rank or mask shape.
         """
-        check_rank(inputs, ("batch", "time", "in_features"))
+        inputs = ranked("inputs", inputs, ("batch", "time", "in_features"))
         features = self.recurrent(inputs, mask=mask, **given(deterministic))
         features = as_features(features)
         hidden = dense(self.hidden_features, name="hidden")(features)

@@ -15,11 +15,11 @@ from jaxrnn.models.parts import (
     as_features,
     as_sequence,
     check_classes,
-    check_rank,
     check_sizes,
     dense,
     given,
     head,
+    ranked,
 )
 
 
@@ -196,7 +196,7 @@ class FlattenClassifier(nn.Module):
         Raises:
           TypeError, ValueError: wrong dtype or rank, no time steps, ids out of range.
         """
-        check_rank(ids, ("batch", "time"))
+        ids = ranked("ids", ids, ("batch", "time"))
         features = Embed(self.vocab_size, self.embed_features, name="embed")(ids)
         check_size("time, the last axis of ids,", ids.shape[1])
         width = ids.shape[1] * self.embed_features
@@ -210,7 +210,7 @@ def _read(
     model: TextClassifier | TextTagger, ids: Any, mask: Any, deterministic: bool | None
 ) -> Any:
     """What the recurrent layer makes of a text, within the call of the model."""
-    check_rank(ids, ("batch", "time"))
+    ids = ranked("ids", ids, ("batch", "time"))
     features = Embed(model.vocab_size, model.embed_features, name="embed")(ids)
     if mask is None and model.mask_zero:
         mask = nonzero(ids)

@@ -6,7 +6,7 @@ import math
 import jax
 
 from jaxrnn.cells.base import Carry, Cell, Params
-from jaxrnn.solvers.base import Solver, Steps
+from jaxrnn.solvers.base import Solver, Steps, check_solver
 from jaxrnn.solvers.chunks import check_chunk, chunk_size, cut, joined
 from jaxrnn.solvers.scan import Scan
 
@@ -24,6 +24,7 @@ class Checkpointed:
       chunk: about as many steps are a chunk; None = sqrt(time).
 
     Raises:
+      TypeError: a solver that is none.
       ValueError: a chunk below 1.
 
     Example:
@@ -42,6 +43,7 @@ class Checkpointed:
     chunk: int | None = None
 
     def __post_init__(self) -> None:
+        check_solver(self.solver)
         check_chunk(self.chunk)
 
     def __call__(

@@ -22,7 +22,7 @@ from jaxrnn.fused.emit import (
     traced_forward,
 )
 from jaxrnn.solvers.adjoints import adjoint_of
-from jaxrnn.solvers.base import Solver, Steps, start_of
+from jaxrnn.solvers.base import Solver, Steps, check_solver, start_of
 from jaxrnn.solvers.derivatives import or_zeros, with_backward, with_derivative_of
 from jaxrnn.solvers.hoisted import (
     HoistedScan,
@@ -66,6 +66,7 @@ class Fused:
       otherwise: the solver that runs where this one cannot; None raises instead.
 
     Raises:
+      TypeError: an `otherwise` that is no solver.
       ValueError: where it cannot run: no NVIDIA GPU; more features than a block of
         threads can hold (about 300 for a simple_rnn, 140 for an lstm); a step with
         something that no CUDA is known for. The message says which.
@@ -87,6 +88,8 @@ class Fused:
                 "threads_per_feature must be a power of two up to 32, got "
                 f"{self.threads_per_feature}; None chooses."
             )
+        if self.otherwise is not None:
+            check_solver(self.otherwise)
 
     def __call__(
         self, cell: Cell, params: Params, carry: Carry, steps: Steps

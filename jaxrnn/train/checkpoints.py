@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 import pathlib
 import time
 import warnings
@@ -12,7 +13,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from jaxrnn.data.batches import check_count
+from jaxrnn.data.batches import check_count, check_number
 from jaxrnn.files import Path
 
 
@@ -35,6 +36,7 @@ class Checkpoints:
       keep: how many of the newest are kept.
 
     Raises:
+      TypeError: a folder that is no path, what is no number.
       ValueError: a number below 1 (seconds below 0).
 
     Example:
@@ -59,12 +61,16 @@ class Checkpoints:
     keep: int = 2
 
     def __post_init__(self) -> None:
+        if not isinstance(self.folder, str | os.PathLike):
+            raise TypeError(
+                f"folder must be a path, of one run, got {self.folder!r}; write "
+                'Checkpoints("runs/first"), say.'
+            )
         for name in ("epochs", "updates", "keep"):
             value = getattr(self, name)
-            if value is not None:
+            if name != "updates" or value is not None:
                 check_count(name, value)
-        if self.seconds < 0:
-            raise ValueError(f"seconds must be at least 0, got {self.seconds}.")
+        check_number("seconds", self.seconds)
 
     @contextlib.contextmanager
     def opened(self) -> Iterator["Kept"]:
@@ -157,12 +163,16 @@ def shapes_of(tree: PyTree) -> list[list[Any]]:
     """[path, shape, dtype] of every leaf, for JSON.
 
     Example:
-      >>> shapes_of({"w": jnp.zeros((2, 3))})
-      [["['w']", [2, 3], 'float32']]
+      >>> shapes_of({"w": jnp.zeros((2, 3)), "x": 0.5})
+      [["['w']", [2, 3], 'float32'], ["['x']", [], 'float']]
     """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return [
-        [jax.tree_util.keystr(path), list(np.shape(leaf)), str(leaf.dtype)]
+        [
+            jax.tree_util.keystr(path),
+            list(np.shape(leaf)),
+            str(getattr(leaf, "dtype", type(leaf).__name__)),
+        ]
         for path, leaf in leaves
     ]
 

@@ -74,6 +74,36 @@ def checked_first(
     return decorate
 
 
+def check_function(
+    name: str, function: Any, form: str, *arguments: Any, way_out: str
+) -> None:
+    """Raises a TypeError where something is no function, or one of other arguments.
+
+    Args:
+      name: for the message.
+      function: what is given.
+      form: `(arguments) -> result`, for the message.
+      *arguments: some to call it with; it is not called.
+      way_out: what to write.
+    """
+    if isinstance(function, type):
+        found = f"the class {function.__name__}"
+    elif not callable(function):
+        found = repr(function)
+    else:
+        try:
+            signature = inspect.signature(function)
+        except ValueError:  # a function in C need not say what it takes
+            return
+        try:
+            signature.bind(*arguments)
+        except TypeError:
+            found = f"one of ({', '.join(signature.parameters)})"
+        else:
+            return
+    raise TypeError(f"{name} must be a function {form}, got {found}; {way_out}")
+
+
 def check_key(name: str, key: Any) -> None:
     """Raises a TypeError where a key is not from `jax.random.key`."""
     dtype = getattr(key, "dtype", None)
@@ -108,20 +138,19 @@ def returned_by(
       with_carry: whether it returns a carry beside the means, for a stream.
 
     Raises:
-      TypeError: a `loss_fn` that is no function, or returns something else.
+      TypeError: a `loss_fn` that is no function, or takes or returns something else.
     """
     form = "(loss, (carry, {name: Mean}))" if with_carry else "(loss, {name: Mean})"
+    takes = "(params, carry, batch" if with_carry else "(params, batch"
+    takes += ", key)" if len(arguments) > 2 + with_carry else ")"
     way_out = (
         "jaxrnn.squared_error_loss, classification_loss, binary_classification_loss "
         "and multi_label_loss return a loss and its means; of losses of your own "
         'loss = Mean.of(losses, batch.sample_weight) gives loss.value and {"loss": '
         "loss}."
     )
-    if not callable(loss_fn):
-        raise TypeError(
-            f"loss_fn must be a function (params, batch) -> {form}, got {loss_fn!r}; "
-            f"{way_out}"
-        )
+    full = f"{takes} -> {form}"
+    check_function("loss_fn", loss_fn, full, *arguments, way_out=way_out)
     returned = loss_fn(*arguments)
     loss, means = _pair(returned)
     if with_carry:
@@ -193,9 +222,18 @@ def rows_of(inputs: PyTree) -> int:
     """The number of rows that arrays have in common.
 
     Raises:
+      TypeError: what is no array.
       ValueError: none at all, or another number in one than in the others.
     """
-    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(inputs)]
+    leaves = jax.tree.leaves(inputs)
+    for leaf in leaves:
+        if not hasattr(leaf, "shape"):
+            raise TypeError(
+                "inputs must be an array, or a tuple, list or dict of arrays, got "
+                f"{type(leaf).__name__} in {type(inputs).__name__}; np.asarray makes "
+                "an array of numbers."
+            )
+    shapes = [leaf.shape for leaf in leaves]
     rows = {shape[:1] for shape in shapes}
     if len(rows) != 1 or rows & {(), (0,)}:
         raise ValueError(

@@ -19,9 +19,9 @@ from jaxrnn.data.batches import (
 from jaxrnn.metrics import Mean
 from jaxrnn.train.checks import check_order, checked_first
 from jaxrnn.train.devices import check_sharding, divided, take
-from jaxrnn.train.over import Over
+from jaxrnn.train.over import Over, over_models
 from jaxrnn.train.programs import program
-from jaxrnn.train.state import TrainState
+from jaxrnn.train.state import TrainState, check_state
 from jaxrnn.train.update import LossFn, update
 
 OWNERS, STATIC = ("loss_fn", "optimizer"), ("batch_size", "over", "sharding")
@@ -29,7 +29,7 @@ OWNERS, STATIC = ("loss_fn", "optimizer"), ("batch_size", "over", "sharding")
 
 def _check(state: TrainState, dataset: Dataset, order: Any, **options: Any) -> None:
     """Shapes, and what a compiled program cannot see: values."""
-    del state
+    check_state(state)
     check_sharding(options.get("sharding"), options["batch_size"])
     check_dataset(dataset)
     check_order(order, num_examples(dataset))
@@ -78,10 +78,12 @@ def train_epoch(
       moved, as Keras reports them.
 
     Raises:
-      TypeError: an order that is not of integers; as `train_step`.
+      TypeError: a dataset that is none, an order that is not of integers; as
+        `train_step`.
       ValueError: an empty dataset, arrays of different lengths, an order of another
         shape than (*models, examples) with the models of `state`, or with a row outside
-        of the dataset; `batch_size` below 1, or no multiple of the devices.
+        of the dataset; `batch_size` below 1, or no multiple of the devices; another
+        optimizer than that of `state`.
 
     Example:
       >>> def loss_fn(params, batch):
@@ -150,7 +152,7 @@ def one_epoch(
             f"only if there are several models; got order {order.shape}, over={over} "
             f"and a state of models {models}."
         )
-    return (over(epoch) if over else epoch)(state, order, noise_key)
+    return over_models(over, epoch)(state, order, noise_key)
 
 
 # For who wants to keep the state before it: that one is not used up.

@@ -12,6 +12,7 @@ from jaxrnn import metrics
 from jaxrnn.data.batches import (
     Dataset,
     as_batch,
+    check_count,
     check_dataset,
     cut_order,
     num_examples,
@@ -19,25 +20,40 @@ from jaxrnn.data.batches import (
 from jaxrnn.metrics import Mean
 from jaxrnn.train.checks import (
     check_all_integers,
+    check_function,
     checked_first,
     returned_by,
     rows_of,
 )
 from jaxrnn.train.devices import divided, gathered, shared_size, take
-from jaxrnn.train.over import Over
+from jaxrnn.train.over import Over, over_models
 from jaxrnn.train.programs import program
+from jaxrnn.train.state import check_params
 from jaxrnn.train.update import LossFn
 
 
 def _check_evaluate(params: PyTree, dataset: Dataset, **options: object) -> None:
     """Shapes, and what a compiled program cannot see: values."""
-    del params, options
+    del options
+    check_params(params)
     check_dataset(dataset)
 
 
-def _check_predict(params: PyTree, inputs: PyTree, **options: object) -> None:
-    """What a compiled program cannot see: values."""
-    del params, options
+def _check_predict(
+    params: PyTree, inputs: PyTree, *, apply_fn: Any = None, **options: Any
+) -> None:
+    """What a compiled program cannot see: values, and what is no function."""
+    check_params(params)
+    check_function(
+        "apply_fn",
+        apply_fn,
+        "(params, inputs) -> predictions",
+        params,
+        inputs,
+        way_out='write lambda params, inputs: model.apply({"params": params}, inputs).',
+    )
+    check_count("batch_size", options.get("batch_size", 1))
+    rows_of(inputs)
     check_all_integers("inputs", inputs)
 
 
@@ -67,7 +83,8 @@ def evaluate(
       `{name: Mean}`; `jaxrnn.metrics.values` makes floats of them.
 
     Raises:
-      TypeError: a `loss_fn` that returns something else.
+      TypeError: a `loss_fn` that takes or returns something else, a dataset or an
+        `over` that is none, a state in the place of parameters.
       ValueError: an empty dataset, arrays of different lengths, integers that do not
         fit into 32 bits, `batch_size` below 1.
 
@@ -93,7 +110,7 @@ def evaluate(
         batches = cut_order(order, shared_size(sharding, batch_size))
         return metrics.over_batches(jax.lax.map(batch_means, batches))
 
-    return (over(means) if over else means)(params)
+    return over_models(over, means)(params)
 
 
 @checked_first(_check_predict)
@@ -121,6 +138,8 @@ def predict(
       The predictions, one row per input row.
 
     Raises:
+      TypeError: an `apply_fn` that is no function of two arguments, or returns nothing,
+        inputs that are no arrays, a state in the place of parameters.
       ValueError: no rows, arrays of different lengths, integers that do not fit into
         32 bits, `batch_size` below 1, an `apply_fn` that does not return one row per
         row.
@@ -140,7 +159,13 @@ def predict(
         ),
         indices,
     )
-    for leaf in jax.tree.leaves(predictions):
+    leaves = jax.tree.leaves(predictions)
+    if not leaves:
+        raise TypeError(
+            "apply_fn must return an array, or several, got none; a function with def "
+            "ends with a return."
+        )
+    for leaf in leaves:
         if leaf.shape[:2] != indices.shape:
             raise ValueError(
                 "apply_fn must return one row per row of its inputs "

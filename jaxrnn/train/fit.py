@@ -21,7 +21,7 @@ from jaxrnn.data.batches import (
     num_examples,
 )
 from jaxrnn.train.checkpoints import Checkpoints, shapes_of, to_json
-from jaxrnn.train.checks import check_key
+from jaxrnn.train.checks import check_function, check_key
 from jaxrnn.train.devices import check_sharding, everywhere, sent
 from jaxrnn.train.evaluate import evaluate
 from jaxrnn.train.logs import Checks, OnEpoch
@@ -31,7 +31,7 @@ from jaxrnn.train.plateaus import EarlyStopping, check_monitor
 from jaxrnn.train.processes import first_says, one_of_them, told_of_lost_ones
 from jaxrnn.train.rates import LearningRate, rates, with_rates
 from jaxrnn.train.run import Run, check_finite, check_last, check_names
-from jaxrnn.train.state import TrainState
+from jaxrnn.train.state import TrainState, check_state
 from jaxrnn.train.stops import Interrupted, Signals, signals
 from jaxrnn.train.update import LossFn
 
@@ -126,9 +126,10 @@ def fit(
     Raises:
       NonFinite: training broke; with the epoch, the updates, and the last good state.
       Interrupted: by a signal, with `checkpoints`; with the state and the history.
-      TypeError: a state, dataset, key, rule or optimizer that is none, rows that are
-        not integers, a `loss_fn` that returns something else.
-      ValueError: an empty dataset, arrays of different lengths, epochs or batch_size
+      TypeError: a state, dataset, key, rule, history or optimizer that is none, rows
+        that are not integers, a function that takes or returns something else.
+      ValueError: a `learning_rate` that returns another number of rates, or a negative
+        one; an empty dataset, arrays of different lengths, epochs or batch_size
         below 1, fewer epochs than history or checkpoints have, keys or rows that do not
         fit the models, rows outside of the dataset or of a function, a monitor that is
         not in the history, `learning_rate` for an optimizer that is not adjustable,
@@ -198,7 +199,16 @@ def fit(
     """
     check_count("epochs", epochs)
     check_count("batch_size", batch_size)
-    _check_kinds(state, dataset, validation, on_epoch, early_stopping, checkpoints)
+    _check_kinds(
+        state,
+        dataset,
+        validation,
+        on_epoch,
+        learning_rate,
+        early_stopping,
+        history,
+        checkpoints,
+    )
     for part in (dataset, validation):
         if isinstance(part, Dataset):
             check_dataset(part)
@@ -347,31 +357,53 @@ def _check_kinds(
     dataset: Any,
     validation: Any,
     on_epoch: Any,
+    learning_rate: Any,
     early_stopping: Any,
+    history: Any,
     checkpoints: Any,
 ) -> None:
     """What people write who know another `fit`."""
-    if not isinstance(state, TrainState):
-        raise TypeError(
-            f"state must be a TrainState, got {type(state).__name__}; write "
-            "init_state(params, optimizer)."
+    check_state(state)
+    is_one = isinstance(on_epoch, str) or not isinstance(on_epoch, Sequence)
+    for report in [on_epoch] if is_one else on_epoch:
+        check_function(
+            "on_epoch",
+            report,
+            "(epoch, record, state) -> None, or a list of some",
+            *(0, {}, state),
+            way_out="write on_epoch=jaxrnn.logs.print_epoch, or json_lines(path).",
         )
-    several = on_epoch if isinstance(on_epoch, Sequence) else [on_epoch]
-    for report in several:
-        if not callable(report):
-            raise TypeError(
-                "on_epoch must be a function (epoch, record, state) -> None, or some, "
-                f"got {report!r}; write on_epoch=jaxrnn.logs.print_epoch, say."
-            )
+    if learning_rate is not None:
+        check_function(
+            "learning_rate",
+            learning_rate,
+            "(epoch, rate, history) -> rate",
+            *(0, 0.0, {}),
+            way_out="write ReduceOnPlateau(), say, or lambda epoch, rate, history: 0.9 "
+            "* rate; the first rate, or a schedule that counts updates, goes to the "
+            "optimizer: adjustable(keras_adam, 0.001), keras_adam(schedule).",
+        )
+    if not isinstance(history, Mapping | None) or not all(
+        np.ndim(values) for values in (history or {}).values()
+    ):
+        raise TypeError(
+            "history must be {name: values by epoch}, as an earlier fit returned it, "
+            f"got {history!r}."
+        )
     if not isinstance(early_stopping, EarlyStopping | None):
         raise TypeError(
             f"early_stopping must be jaxrnn.EarlyStopping, got {early_stopping!r}; "
             "write EarlyStopping(patience=3), say."
         )
-    if not isinstance(dataset, Dataset) and not callable(dataset):
-        raise TypeError(
-            "dataset must be a data.Dataset, or a function epoch -> batches, got "
-            f"{type(dataset).__name__}; write data.Dataset(inputs, targets)."
+    if not isinstance(dataset, Dataset):
+        found = dataset if callable(dataset) else type(dataset).__name__
+        check_function(
+            "dataset",
+            found,
+            "epoch -> batches, or a data.Dataset",
+            0,
+            way_out="write data.Dataset(inputs, targets), or lambda epoch: "
+            "data.batches(dataset, 32, rng=np.random.default_rng(epoch)).",
         )
     if not isinstance(validation, Dataset | None):
         raise TypeError(

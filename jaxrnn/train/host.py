@@ -12,14 +12,14 @@ import optax
 from jax.sharding import NamedSharding
 from jaxtyping import Array, Int, Key
 
-from jaxrnn.data.batches import Batch, check_batch
+from jaxrnn.data.batches import Batch, Dataset, check_batch, check_count
 from jaxrnn.data.trees import leaves_of
 from jaxrnn.metrics import Mean
 from jaxrnn.train.checks import check_all_integers, returned_by
 from jaxrnn.train.devices import by_rows, check_sharding, everywhere
 from jaxrnn.train.processes import of_all
 from jaxrnn.train.programs import program
-from jaxrnn.train.state import TrainState
+from jaxrnn.train.state import TrainState, check_state
 from jaxrnn.train.update import LossFn, update
 
 
@@ -62,7 +62,7 @@ def train_batches(
       As `train_epoch`.
 
     Raises:
-      TypeError: as `train_step`.
+      TypeError: batches that are none; as `train_step`.
       ValueError: no batch at all, `updates_per_call` below 1, a batch that differs in
         the rows of its arrays, has integers that do not fit into 32 bits, or cannot be
         shared out equally to the devices; other numbers or shapes of batches in one
@@ -81,10 +81,9 @@ def train_batches(
       >>> state.step.item(), means["loss"].weight.item()
       (3, 5.0)
     """
-    if updates_per_call < 1:
-        raise ValueError(
-            f"updates_per_call must be at least 1, got {updates_per_call}."
-        )
+    check_count("updates_per_call", updates_per_call)
+    check_state(state)
+    check_batches(batches)
     check_sharding(sharding)
     state, noise_key = everywhere(sharding, (state, noise_key))
     options = {"loss_fn": loss_fn, "optimizer": optimizer, "noise_key": noise_key}
@@ -101,6 +100,16 @@ def train_batches(
             "used up after one epoch: give `fit` a function that makes a new one."
         )
     return state, sums
+
+
+def check_batches(batches: Any) -> None:
+    """Raises a TypeError where there are no batches to read one by one."""
+    if isinstance(batches, Dataset | Batch) or not isinstance(batches, Iterable):
+        raise TypeError(
+            "batches must be an iterable of batches, got "
+            f"{type(batches).__name__}; write data.batches(dataset, 32, rng=rng), or "
+            "[batch] of a single one."
+        )
 
 
 def _groups(

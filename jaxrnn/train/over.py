@@ -24,3 +24,19 @@ def one_by_one(function: Callable) -> Callable:
         return jax.lax.map(lambda row: function(*row), arguments)
 
     return mapped
+
+
+def over_models(over: Over | None, function: Callable) -> Callable:
+    """The function of several models; `over` is None where there is one alone.
+
+    Raises:
+      TypeError: an `over` that is no function of a function.
+    """
+    if over is None:
+        return function
+    if not callable(over):
+        raise TypeError(
+            f"over must be jax.vmap or jaxrnn.one_by_one, got {over!r}; it is left out "
+            "for a single model."
+        )
+    return over(function)

@@ -22,7 +22,7 @@ from jaxrnn.metrics import Mean
 from jaxrnn.train.checks import returned_by
 from jaxrnn.train.devices import sent
 from jaxrnn.train.epoch import keeping_epoch
-from jaxrnn.train.host import train_batches
+from jaxrnn.train.host import check_batches, train_batches
 from jaxrnn.train.over import Over
 from jaxrnn.train.state import TrainState
 
@@ -117,7 +117,9 @@ class Batches:
         return json.dumps({"bytes": state.decode()} if is_bytes else {"state": state})
 
     def __call__(self, epoch: int, done: int, position: str) -> Iterator[Part]:
-        self.batches = batches = iter(self.dataset(epoch))
+        made = self.dataset(epoch)
+        check_batches(made)
+        self.batches = batches = iter(made)
         if position and hasattr(batches, "set_state"):
             state = json.loads(position)
             at = state["state"] if "state" in state else state["bytes"].encode()

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from jaxrnn.data.batches import check_count, check_number
 from jaxrnn.train.state import TrainState
 
 History = Mapping[str, Sequence[Any]]  # {name: a value per epoch so far}
@@ -34,7 +35,9 @@ class EarlyStopping:
       start_from_epoch: the epochs before it, counted from 0, are not looked at.
 
     Raises:
-      ValueError: patience below 1.
+      TypeError: what is no number.
+      ValueError: patience below 1, a negative number, an accuracy whose lower values
+        would be the better ones.
 
     Example:
       >>> EarlyStopping("val_accuracy", patience=2, higher_is_better=True).min_delta
@@ -48,7 +51,7 @@ class EarlyStopping:
     start_from_epoch: int = 0
 
     def __post_init__(self) -> None:
-        _check_patience(self.patience)
+        _check_rule(self, "min_delta", "start_from_epoch")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +74,8 @@ class ReduceOnPlateau:
       higher_is_better: for an accuracy, say; Keras' `mode="max"`.
 
     Raises:
-      ValueError: patience below 1, a factor that is not between 0 and 1; when called,
+      TypeError: what is no number.
+      ValueError: as `EarlyStopping`; a factor that is not between 0 and 1; when called,
         a monitor that is not in the history.
 
     Example:
@@ -91,7 +95,7 @@ class ReduceOnPlateau:
     higher_is_better: bool = False
 
     def __post_init__(self) -> None:
-        _check_patience(self.patience)
+        _check_rule(self, "min_delta", "cooldown", "min_rate", "factor")
         if not 0 < self.factor < 1:
             raise ValueError(f"factor must lie between 0 and 1, got {self.factor}.")
 
@@ -179,6 +183,15 @@ def _monitored(history: History, rule: EarlyStopping | ReduceOnPlateau) -> np.nd
     return -values if rule.higher_is_better else values
 
 
-def _check_patience(patience: int) -> None:
-    if patience < 1:
-        raise ValueError(f"patience must be at least 1, got {patience}.")
+def _check_rule(rule: EarlyStopping | ReduceOnPlateau, *numbers: str) -> None:
+    """Raises where a rule could not be followed, when it is made."""
+    check_count("patience", rule.patience)
+    for name in numbers:
+        check_number(name, getattr(rule, name))
+    is_accuracy = rule.monitor in ("accuracy", "val_accuracy")
+    if is_accuracy and not rule.higher_is_better:
+        raise ValueError(
+            f"{rule.monitor} is the better the higher it is, got higher_is_better="
+            f"{rule.higher_is_better}; write {type(rule).__name__}({rule.monitor!r}, "
+            "higher_is_better=True)."
+        )

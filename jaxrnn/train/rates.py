@@ -62,13 +62,29 @@ def with_rates(state: TrainState, rates: Mapping[str, Any]) -> TrainState:
     Args:
       state: of an `adjustable` optimizer.
       rates: all of them, under the names and in the order of `rates(state)`.
+
+    Raises:
+      TypeError: a rate that is no number.
+      ValueError: a negative rate, or NaN; another number of them than of models.
     """
     in_order = iter(rates.values())
 
     def replaced(path: Any, old: Any) -> Any:
         if not _is_rate(path):
             return old
-        return jnp.broadcast_to(jnp.asarray(next(in_order), old.dtype), old.shape)
+        new = next(in_order)
+        found = np.asarray(new)
+        if found.dtype.kind not in "fiuV":  # V is that of bfloat16
+            raise TypeError(
+                f"learning_rate must return a number, got {new!r}; return the rate "
+                "that it is given where nothing is to change."
+            )
+        if found.shape not in ((), old.shape) or not (found >= 0).all():
+            raise ValueError(
+                "learning_rate must return a number that is not negative, or as many "
+                f"as there are models, {old.shape}, got {new!r}."
+            )
+        return jnp.broadcast_to(jnp.asarray(new, old.dtype), old.shape)
 
     opt_state = jax.tree_util.tree_map_with_path(replaced, state.opt_state)
     return state._replace(opt_state=opt_state)

@@ -1,14 +1,14 @@
 """What does one update hand to the next, and how does it begin?"""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, Key, PyTree
 
-from jaxrnn.train.checks import check_key, check_optimizer
+from jaxrnn.train.checks import check_function, check_key, check_optimizer
 from jaxrnn.train.programs import program
 
 
@@ -24,11 +24,29 @@ class TrainState(NamedTuple):
     step: Int[Array, "*models"]
 
 
+def check_state(state: Any) -> None:
+    """Raises a TypeError where a state is none, parameters say."""
+    if not isinstance(state, TrainState):
+        raise TypeError(
+            f"state must be a TrainState, got {type(state).__name__}; write "
+            "init_state(params, optimizer)."
+        )
+
+
+def check_params(params: Any) -> None:
+    """Raises a TypeError where parameters are a whole state."""
+    if isinstance(params, TrainState):
+        raise TypeError(
+            "params must be the parameters, got a TrainState; write state.params."
+        )
+
+
 def init_state(params: PyTree, optimizer: optax.GradientTransformation) -> TrainState:
     """The state before the first update, of parameters that exist.
 
     Raises:
-      TypeError: an `optimizer` that is not one of Optax.
+      TypeError: an `optimizer` that is not one of Optax, parameters that are not of
+        floating point.
 
     Example:
       >>> state = init_state({"w": jnp.zeros(3)}, keras_rmsprop())
@@ -59,8 +77,8 @@ def create_train_state(
       A `TrainState`, whose leaves have the leading axes of `key`.
 
     Raises:
-      TypeError: a key that is not from `jax.random.key`, an `optimizer` that is not
-        one of Optax.
+      TypeError: an `init_fn` that is no function of a key, a key that is not from
+        `jax.random.key`, an `optimizer` that is not one of Optax.
 
     Example:
       >>> layer = GRU(4)
@@ -78,6 +96,8 @@ def create_train_state(
         return init_state(init_fn(key), optimizer)
 
     check_key("key", key)
+    way_out = 'write lambda key: model.init(key, inputs)["params"].'
+    check_function("init_fn", init_fn, "key -> params", key, way_out=way_out)
     for _ in key.shape:
         create = jax.vmap(create)
     return create(key)

@@ -11,6 +11,7 @@ from jax.sharding import NamedSharding
 from jaxtyping import Array, Int, Key, PyTree
 
 from jaxrnn import metrics
+from jaxrnn.data.batches import check_count
 from jaxrnn.metrics import Mean
 from jaxrnn.train.checks import (
     check_all_integers,
@@ -19,9 +20,9 @@ from jaxrnn.train.checks import (
     returned_by,
 )
 from jaxrnn.train.devices import by_rows
-from jaxrnn.train.over import Over
+from jaxrnn.train.over import Over, over_models
 from jaxrnn.train.programs import program
-from jaxrnn.train.state import TrainState
+from jaxrnn.train.state import TrainState, check_params, check_state
 from jaxrnn.train.update import StreamLossFn, update
 
 
@@ -29,7 +30,8 @@ def _check_train(
     state: TrainState, carry: PyTree, stream: PyTree, **options: object
 ) -> None:
     """What a compiled program cannot see: values."""
-    del state, carry, options
+    del carry, options
+    check_state(state)
     check_all_integers("a stream", stream)
 
 
@@ -37,7 +39,8 @@ def _check_evaluate(
     params: PyTree, carry: PyTree, stream: PyTree, **options: object
 ) -> None:
     """What a compiled program cannot see: values."""
-    del params, carry, options
+    del carry, options
+    check_params(params)
     check_all_integers("a stream", stream)
 
 
@@ -167,7 +170,7 @@ def train_stream(
         loop, means = _over_chunks(train_on, (state, carry), stream, chunk)
         return *loop, means
 
-    return (over(one_pass) if over else one_pass)(state, carry, noise_key)
+    return over_models(over, one_pass)(state, carry, noise_key)
 
 
 @checked_first(_check_evaluate, _place)
@@ -223,7 +226,7 @@ def evaluate_stream(
 
         return _over_chunks(read, carry, stream, chunk)
 
-    return (over(one_pass) if over else one_pass)(params, carry)
+    return over_models(over, one_pass)(params, carry)
 
 
 def _over_chunks(
@@ -272,8 +275,7 @@ def _as_before(new: PyTree, old: PyTree) -> PyTree:
 
 def _stream_time(stream: PyTree, chunk: int) -> int:
     """The number of steps, if all is well."""
-    if chunk < 1:
-        raise ValueError(f"chunk must be at least 1 step, got {chunk}.")
+    check_count("chunk", chunk)
     shapes = [np.shape(leaf) for leaf in jax.tree.leaves(stream)]
     axes = {shape[:2] for shape in shapes}
     if len(axes) != 1 or any(len(shape) < 2 or 0 in shape[:2] for shape in shapes):

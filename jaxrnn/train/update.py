@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Key, PyTree
 
@@ -18,7 +19,7 @@ from jaxrnn.train.checks import (
     returned_by,
 )
 from jaxrnn.train.programs import program
-from jaxrnn.train.state import TrainState
+from jaxrnn.train.state import TrainState, check_state
 
 # (params, batch), and a key as well where training is given a noise_key
 LossFn = Callable[..., tuple[Array, dict[str, Mean]]]
@@ -49,8 +50,9 @@ def update(
 
     Raises:
       TypeError: a `noise_key`, `loss_fn` or `optimizer` that is none, a `loss_fn` that
-        returns something else than a loss and means.
-      ValueError: a `Batch` among the arguments whose arrays differ in their rows.
+        returns something else than a loss and means, parameters that are no floats.
+      ValueError: a `Batch` among the arguments whose arrays differ in their rows,
+        another optimizer than that of the state.
     """
     for argument in arguments:
         if isinstance(argument, Batch):
@@ -60,6 +62,20 @@ def update(
     if noise_key is not None:
         check_key("noise_key", noise_key)
         noise = (jax.random.fold_in(noise_key, state.step),)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state.params):
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
+            raise TypeError(
+                "params must be floating point, to have a gradient, got "
+                f"{jnp.result_type(leaf)} at {jax.tree_util.keystr(path)}; write "
+                ".astype(jnp.float32), or keep what is no parameter elsewhere."
+            )
+    made = jax.tree.structure(jax.eval_shape(optimizer.init, state.params))
+    if jax.tree.structure(state.opt_state) != made:
+        raise ValueError(
+            "optimizer must be the one that the state was made with, whose opt_state "
+            f"would be {made}, got {jax.tree.structure(state.opt_state)}; write "
+            "init_state(state.params, optimizer) for another one."
+        )
     loss = functools.partial(returned_by, loss_fn, with_carry=with_carry)
     gradients, aux = jax.grad(loss, has_aux=True)(state.params, *arguments, *noise)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
@@ -69,7 +85,8 @@ def update(
 
 def _check(state: TrainState, batch: Batch, **options: object) -> None:
     """What a compiled program cannot see: values."""
-    del state, options
+    del options
+    check_state(state)
     check_all_integers("a batch", batch)
 
 
@@ -97,10 +114,10 @@ def train_step(
       The next state, and the means of the batch before the update.
 
     Raises:
-      TypeError: a `loss_fn` that returns something else, an `optimizer` or a
-        `noise_key` that is none.
+      TypeError: a `loss_fn` that takes or returns something else, parameters that are
+        not of floating point, a `state`, an `optimizer` or a `noise_key` that is none.
       ValueError: arrays of the batch that differ in their number of rows, or have none;
-        integers that do not fit into 32 bits.
+        integers that do not fit into 32 bits; another optimizer than that of `state`.
 
     Example:
       >>> def loss_fn(params, batch):

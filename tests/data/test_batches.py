@@ -81,10 +81,10 @@ def test_split_last_keeps_none():
     assert train.mask is validation.mask is train.sample_weight is None
 
 
-@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.2, 20.0, float("nan")])
-def test_split_last_fraction(fraction):
-    with pytest.raises(ValueError, match=f"between 0 and 1.*got {fraction}"):
-        split_last(make_dataset(), fraction)
+@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.2, 20.0, float("nan"), "0.2", None])
+def test_split_last_fraction(fraction, untyped):
+    with pytest.raises(ValueError, match=f"between 0 and 1.*got {fraction!r}"):
+        untyped(split_last)(make_dataset(), fraction)
 
 
 @pytest.mark.parametrize("fraction", [0.01, 0.99])

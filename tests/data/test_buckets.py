@@ -145,6 +145,16 @@ def test_what_fits_no_bucket(rows, targets, boundaries, message):
         data.buckets(rows, targets, boundaries)
 
 
+def test_an_empty_row_leaves_ids_whole_numbers(untyped):
+    """An empty list is an array of floats, to which all of a bucket was promoted."""
+    (part,) = untyped(data.buckets)([[1], [], [3]], np.zeros(3), (2,))
+    assert part.inputs.dtype.kind == "i"
+    assert part.mask.sum(axis=1).tolist() == [1, 0, 1]
+    targets = np.array([0, 1, 1])
+    with pytest.raises(ValueError, match=r"goes into an array, np.array\(targets\)"):
+        untyped(data.buckets)([[1], [2], [3]], targets.tolist(), (2,))
+
+
 def test_ways_out_of_a_row_that_is_too_long():
     for rows, boundaries in ((ROWS, (4, 5)), ([row[-4:] for row in ROWS], (4,))):
         parts = data.buckets(rows, np.zeros(2), boundaries)

@@ -127,6 +127,11 @@ def test_columns_of_other_kinds():
     for columns in ("a", []):
         with pytest.raises(ValueError, match="list of one or more names, got"):
             series_of(frame(), columns)
+    for options in ({"columns": ["sold"]}, {"columns": ["b"], "time": "sold"}):
+        with pytest.raises(
+            ValueError, match=r"of the table, \[.*'b'.*\], got \['sold'\]"
+        ):
+            series_of(frame(), **options)
 
 
 THIRDS = pandas.to_datetime(np.arange(6) * 1_000_000_000 // 3)  # of a second, in ns

@@ -78,6 +78,10 @@ def test_ways_out_of_a_file_that_does_not_fit(tmp_path, untyped):
     assert load_vectors(path, upper, BEFORE[:, :2]).found.sum() == 1
     with pytest.raises(ValueError, match=r"a table .* got shape \(3,\); it is params"):
         untyped(load_vectors)(path, upper, BEFORE[0])
+    with pytest.raises(
+        ValueError, match="at least 0, got -1, which would be a row cou"
+    ):
+        load_vectors(path, {"THE": -1}, BEFORE[:, :2])
 
 
 @pytest.mark.parametrize("frozen", [True, False])

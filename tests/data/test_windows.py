@@ -189,13 +189,60 @@ def test_cuts_leave_no_part_empty(cuts):
     assert [len(windows(part, 4).targets) for part in (a, b, c, d)] == [1, 18, 18, 1]
 
 
+def test_as_many_columns_as_steps_are_told_apart():
+    """Forecasts of 3 steps of one column look like one step of 3 columns."""
+    scale = Scale.of(SERIES)
+    forecasts = windows(scale.apply(SERIES), 4, horizon=3, targets=1).targets
+    assert forecasts.shape[1:] == scale.mean.shape
+    words = r"of which of the 3 columns the values of shape \(\d+, 3\) are, got none; "
+    with pytest.raises(ValueError, match=words + "write targets=0, say"):
+        scale.invert(forecasts)
+    np.testing.assert_allclose(
+        scale.invert(forecasts, targets=1)[0], SERIES[4:7, 1], rtol=1e-6
+    )
+    single = Scale.of(SERIES[:, :1])
+    np.testing.assert_allclose(
+        single.invert(single.apply(SERIES[:, :1])), SERIES[:, :1]
+    )
+
+
+def test_differences_that_float32_does_not_keep():
+    """Seconds since 1970 are 128 apart in float32; scaled before, they stay."""
+    times = 1.7e9 + 10 * np.arange(9.0)
+    for series in (times, times.astype(int), np.stack([np.arange(9.0), times], axis=1)):
+        with pytest.raises(
+            ValueError, match=r"differences in float32, .* since 1970 p"
+        ):
+            windows(series, 4)
+    scaled = Scale.of(times).apply(times)
+    found = windows(scaled, 4).inputs[:, 0, 0]
+    assert np.allclose(np.diff(found), np.diff(scaled)[:4])
+    windows(np.full(9, 0.1), 4)  # which float32 rounds, and which differs nowhere
+
+
+def test_a_list_of_numbers_is_a_series_and_one_of_lists_may_be_another(untyped):
+    """A series (time, features) as lists was read as many series, one a step."""
+    flat = SERIES[:, 0].tolist()
+    want = windows(SERIES[:, 0], 4).inputs
+    np.testing.assert_array_equal(untyped(windows)(flat, 4).inputs, want)
+    for call in (lambda x: windows(x, 2), Scale.of):
+        words = (
+            r"a list of lists, .* write np.asarray\(series\) for one series \(time, "
+        )
+        with pytest.raises(TypeError, match=words):
+            untyped(call)(SERIES.tolist())
+    for empty in ([], np.zeros((0, 3))):
+        with pytest.raises(ValueError, match=r"or \(time, features\), got \(0"):
+            untyped(Scale.of)(empty)
+
+
 def test_scale_is_that_of_the_training_part_and_has_an_inverse():
     """Also of several series together, of one column, and of forecasts."""
     train, rest = split_in_time(SERIES, [15], width=4)
     scale = Scale.of(train)
     np.testing.assert_allclose(scale.mean, SERIES[:15].mean(axis=0))
     np.testing.assert_allclose(scale.apply(train).std(axis=0), 1)
-    np.testing.assert_allclose(scale.invert(scale.apply(rest)), rest)
+    np.testing.assert_allclose(scale.invert(scale.apply(rest), targets=None), rest)
     together = Scale.of([SERIES[:6], SERIES[6:15]])
     np.testing.assert_allclose(together.deviation, scale.deviation)
     for targets, horizon in itertools.product((None, 1, [2, 0]), (None, 3)):
@@ -207,6 +254,6 @@ def test_scale_is_that_of_the_training_part_and_has_an_inverse():
     one = Scale.of(SERIES[:, 1])
     np.testing.assert_allclose(one.invert(one.apply(np.ones((5, 2)))), 1)
     with pytest.raises(ValueError, match=r"the 3 columns .* got shape \(5, 2\); `targ"):
-        scale.invert(np.ones((5, 2)))
+        scale.invert(np.ones((5, 2)), targets=None)
     with pytest.raises(ValueError, match="columns of the series, from 0 to 2, got 5"):
         scale.invert(np.ones((5, 2)), targets=5)

@@ -348,12 +348,22 @@ def test_how_often_and_how_many(tmp_path, monkeypatch):
         ({"epochs": 0}, "epochs must be at least 1, got 0"),
         ({"updates": -1}, "updates must be at least 1, got -1"),
         ({"keep": 0}, "keep must be at least 1, got 0"),
-        ({"seconds": -1.0}, "seconds must be at least 0, got -1.0"),
+        ({"seconds": -1.0}, "seconds must be a number of at least 0, got -1.0"),
     ],
 )
 def test_bad_numbers_are_explained(options, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         jaxrnn.Checkpoints(tmp_path, **options)
+
+
+def test_bad_kinds_are_explained(tmp_path, untyped):
+    for options, message in (
+        ({"folder": None}, "folder must be a path, of one run, got None"),
+        ({"epochs": None}, "epochs must be a whole number, got None"),
+        ({"seconds": "60"}, "seconds must be a number of at least 0, got '60'"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            untyped(jaxrnn.Checkpoints)(**{"folder": tmp_path} | options)
 
 
 def test_history_has_as_many_values_of_every_name():

@@ -298,6 +298,24 @@ def call_fit(**changes):
             ValueError,
             "one of .*'loss'.* got 'val_loss'; the val_ names need validation",
         ),
+        (
+            {"dataset": iter([])},
+            TypeError,
+            r"dataset must be .* got 'list_iterator'; .* lambda epoch: data.batches\(",
+        ),
+        ({"dataset": lambda: []}, TypeError, r"function epoch -> .* got one of \(\);"),
+        (
+            {"dataset": lambda epoch: DATASET},
+            TypeError,
+            "batches must be an iterable of batches, got Dataset",
+        ),
+        ({"history": [0.5]}, TypeError, r"history must be {name: .* got \[0.5\]"),
+        ({"history": {"loss": 0.5}}, TypeError, r"got {'loss': 0.5}"),
+        (
+            {"on_epoch": lambda epoch: None},
+            TypeError,
+            r"on_epoch must be .* got one of \(epoch\); write on_epoch=jaxrnn.logs",
+        ),
     ],
 )
 def test_bad_input_is_explained(changes, error, words, untyped):

@@ -108,6 +108,24 @@ def test_weights_and_penalties_of_keras(keras_fit, kind, from_host):
     np.testing.assert_allclose(history["val_loss"][-1], want_loss, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "weights",
+    ["balanced", [1.0, 2.0], {"pos": 2.0}, {1: None}, {1: -1.0}, {1: float("nan")}],
+)
+def test_class_weights_are_numbers_by_number(weights, untyped):
+    """A name met no label, and all weighed 1; the way out is the balanced weight."""
+    labels = np.array([0, 0, 0, 1])
+    with pytest.raises(ValueError, match=r"must be {label: weight}, .*balanced weight"):
+        untyped(jaxrnn.class_weights)(labels, weights)
+    found = {
+        label: len(labels) / (2 * (labels == label).sum()).item() for label in (0, 1)
+    }
+    weighed = jaxrnn.class_weights(labels, found)
+    assert weighed[labels == 0].sum() == weighed[labels == 1].sum() == 2
+    with pytest.raises(ValueError, match="one whole number per example, got <U"):
+        untyped(jaxrnn.class_weights)(np.array(["pos", "neg"]), {1: 2.0})
+
+
 def test_class_weights_of_labels(untyped):
     found = jaxrnn.class_weights(np.array([2, 0, 1, 2]), {2: 5.0, 0: 0.0})
     assert found.tolist() == [5, 0, 1, 5]

@@ -170,9 +170,26 @@ def test_early_stopping_of_one_model_and_without_a_number(losses, best, ran):
     assert len(history["val_loss"]) == ran
 
 
-def test_bad_settings_are_explained():
+def test_bad_settings_are_explained(untyped):
     with pytest.raises(ValueError, match="between 0 and 1, got 1"):
         jaxrnn.ReduceOnPlateau(factor=1.0)
     for rule in (jaxrnn.ReduceOnPlateau, jaxrnn.EarlyStopping):
         with pytest.raises(ValueError, match="at least 1, got 0"):
             rule(patience=0)
+        with pytest.raises(TypeError, match="patience must be a whole number, got '5'"):
+            untyped(rule)(patience="5")
+        with pytest.raises(TypeError, match=r"min_delta must be a number .* got None"):
+            untyped(rule)(min_delta=None)
+        with pytest.raises(
+            ValueError, match=r"min_delta must be .* at least 0, got -1"
+        ):
+            rule(min_delta=-1.0)
+        words = rf"write {rule.__name__}\('val_accuracy', higher_is_better=True\)"
+        with pytest.raises(ValueError, match=words):
+            rule("val_accuracy")  # it would wait for the lowest one
+        assert rule("val_accuracy", higher_is_better=True).higher_is_better
+    for name in ("factor", "cooldown", "min_rate"):
+        with pytest.raises(TypeError, match=f"{name} must be a number .* got '1'"):
+            untyped(jaxrnn.ReduceOnPlateau)(**{name: "1"})
+    with pytest.raises(TypeError, match="start_from_epoch must be a number"):
+        untyped(jaxrnn.EarlyStopping)(start_from_epoch=None)

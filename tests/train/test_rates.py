@@ -223,6 +223,27 @@ def test_a_parameter_may_be_called_learning_rate():
     np.testing.assert_allclose(history["learning_rate"], [0.1, 0.1, 0.05, 0.025])
 
 
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        (0.1, "got 0.1; .* goes to the optimizer: adjustable"),
+        (optax.constant_schedule(0.1), r"got one of \(count\); .* keras_adam\(sched"),
+        (lambda epoch, rate: rate, r"got one of \(epoch, rate\); write ReduceOnPlat"),
+        (jaxrnn.ReduceOnPlateau, r"got the class ReduceOnPlateau; write ReduceOnPlat"),
+        (lambda *given: None, "return a number, got None; return the rate that"),
+        (lambda *given: "0.1", "return a number, got '0.1'"),
+        (lambda *given: -0.1, r"a number that is not negative, .* got -0.1"),
+        (lambda *given: np.ones(2), r"as many as there are models, \(\), got array"),
+        (lambda *given: float("nan"), "not negative, .* got nan"),
+    ],
+)
+def test_a_rule_is_a_function_that_returns_a_rate(rule, words, untyped):
+    with pytest.raises((TypeError, ValueError), match=f"^learning_rate must .*{words}"):
+        untyped(fit_regression)(
+            new_regression(), REGRESSION, key=jax.random.key(0), learning_rate=rule
+        )
+
+
 def test_bad_input_is_explained():
     plain = optax.sgd(0.1)
     state = jaxrnn.init_state({"w": jnp.zeros(3)}, plain)

@@ -290,7 +290,7 @@ def test_filler_weighs_nothing():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"chunk": 0}, "chunk must be at least 1 step, got 0"),
+        ({"chunk": 0}, "chunk must be at least 1, got 0"),
         (
             {"stream": STREAM._replace(targets=STREAM.targets[:, 1:])},
             r"same leading axes \(batch, time\).*\(2, 11, 3\), \(2, 10\)",
