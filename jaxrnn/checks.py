@@ -10,15 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from jaxrnn.cells.base import (
-    Carry,
-    Cell,
-    Params,
-    as_array,
-    check_cell,
-    param_names,
-    specs_of,
-)
+from jaxrnn.cells.base import Carry, Cell, Params
+from jaxrnn.cells.checks import as_array, check_cell
+from jaxrnn.cells.specs import param_names, specs_of
 from jaxrnn.solvers.base import Steps
 
 

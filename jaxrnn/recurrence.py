@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from jaxrnn.cells.base import AnyArray, Carry, Cell, Params, check_dtype, check_key
+from jaxrnn.cells.base import AnyArray, Carry, Cell, Params
+from jaxrnn.cells.checks import check_dtype, check_key
 from jaxrnn.cells.ops import is_divided
 from jaxrnn.checks import (
     as_steps,

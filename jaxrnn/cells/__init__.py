@@ -8,7 +8,6 @@ from jaxrnn.cells.base import ElementwiseAdjoint as ElementwiseAdjoint
 from jaxrnn.cells.base import Linear as Linear
 from jaxrnn.cells.base import Params as Params
 from jaxrnn.cells.base import ParamSpec as ParamSpec
-from jaxrnn.cells.base import init_params as init_params
 from jaxrnn.cells.gru import gru as gru
 from jaxrnn.cells.gru import gru_cell as gru_cell
 from jaxrnn.cells.ind_rnn import ind_rnn as ind_rnn
@@ -34,3 +33,4 @@ from jaxrnn.cells.rg_lru import rg_lru as rg_lru
 from jaxrnn.cells.rg_lru import rg_lru_cell as rg_lru_cell
 from jaxrnn.cells.simple_rnn import simple_rnn as simple_rnn
 from jaxrnn.cells.simple_rnn import simple_rnn_cell as simple_rnn_cell
+from jaxrnn.cells.specs import init_params as init_params

@@ -8,15 +8,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxrnn.cells.activations import check_activation, derivative_from_output
-from jaxrnn.cells.base import (
-    Activation,
-    Adjoint,
-    Cell,
-    Initializer,
-    Params,
-    ParamSpec,
-    check_size,
-)
+from jaxrnn.cells.base import Activation, Adjoint, Cell, Initializer, Params, ParamSpec
+from jaxrnn.cells.checks import check_size
 from jaxrnn.cells.ops import (
     affine_gradients,
     affine_project,

@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from jaxrnn.cells.base import Carry, Cell, Params, check_cell, param_names, some_specs
+from jaxrnn.cells.base import Carry, Cell, Params
+from jaxrnn.cells.checks import check_cell
+from jaxrnn.cells.specs import param_names, some_specs
 
 
 def dropout_cell(cell: Cell, rate: float = 0.0, *, recurrent_rate: float = 0.0) -> Cell:

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxrnn.cells.base import AnyArray, Carry, Cell, Params, as_array, check_cell
+from jaxrnn.cells.base import AnyArray, Carry, Cell, Params
+from jaxrnn.cells.checks import as_array, check_cell
 from jaxrnn.checks import check_params
 from jaxrnn.diagnostics.along import run_along
 from jaxrnn.solvers.jacobians import packed_step

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Complex, Float
 
-from jaxrnn.cells.base import AnyArray, Carry, Cell, Params, as_array
+from jaxrnn.cells.base import AnyArray, Carry, Cell, Params
+from jaxrnn.cells.checks import as_array
 from jaxrnn.checks import check_params
 from jaxrnn.diagnostics.along import identity, widest
 from jaxrnn.recurrence import rnn_step

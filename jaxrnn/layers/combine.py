@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from jaxrnn.cells.base import as_array
+from jaxrnn.cells.checks import as_array
 from jaxrnn.cells.ops import explicit_sharding
 from jaxrnn.layers.options import CallOptions
 from jaxrnn.layers.run import Ran, Runs

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxrnn.cells.base import as_array, check_dtype, check_size
+from jaxrnn.cells.checks import as_array, check_dtype, check_size
 from jaxrnn.cells.ops import explicit_sharding, is_divided
 from jaxrnn.layers.options import check_init
 

@@ -9,7 +9,8 @@ import numpy as np
 from flax.linen.recurrent import flip_sequences
 from jaxtyping import Array
 
-from jaxrnn.cells.base import Carry, Cell, Params, check_cell, check_size
+from jaxrnn.cells.base import Carry, Cell, Params
+from jaxrnn.cells.checks import check_cell, check_size
 from jaxrnn.checks import check_lengths
 from jaxrnn.layers.options import CallOptions
 from jaxrnn.layers.run import Ran, to_result, to_steps

@@ -6,7 +6,9 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from jaxrnn.cells.base import Carry, Cell, as_array, check_size, specs_of
+from jaxrnn.cells.base import Carry, Cell
+from jaxrnn.cells.checks import as_array, check_size
+from jaxrnn.cells.specs import specs_of
 from jaxrnn.layers.flax_rnn import (
     NO_STEP,
     Loop,

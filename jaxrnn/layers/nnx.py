@@ -10,7 +10,8 @@ from flax import nnx
 from flax.linen.dtypes import promote_dtype
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxrnn.cells.base import AnyArray, Carry, Initializer, check_size
+from jaxrnn.cells.base import AnyArray, Carry, Initializer
+from jaxrnn.cells.checks import check_size
 from jaxrnn.layers.elsewhere import OF_EMBED, NamedElsewhere
 from jaxrnn.layers.embed import (
     check_table,

@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxrnn.cells.base import Carry, Cell, as_array, specs_of
+from jaxrnn.cells.base import Carry, Cell
+from jaxrnn.cells.checks import as_array
+from jaxrnn.cells.specs import specs_of
 from jaxrnn.layers.flax_rnn import (
     NO_STEP,
     Loop,

@@ -7,20 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrnn.cells.base import (
-    Activation,
-    Cell,
-    Initializer,
-    ParamSpec,
-    check_cell,
-    check_dtype,
-    check_size,
-    specs_of,
-)
+from jaxrnn.cells.base import Activation, Cell, Initializer, ParamSpec
+from jaxrnn.cells.checks import check_cell, check_dtype, check_size
 from jaxrnn.cells.gru import gru_cell
 from jaxrnn.cells.lstm import lstm_cell, with_unit_forget
 from jaxrnn.cells.noise import check_rate, dropout_cell, zoneout_cell
 from jaxrnn.cells.simple_rnn import simple_rnn_cell
+from jaxrnn.cells.specs import specs_of
 from jaxrnn.layers.elsewhere import OF_RECURRENT, NamedElsewhere
 from jaxrnn.solvers.base import Solver
 

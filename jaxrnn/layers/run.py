@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
-from jaxrnn.cells.base import Carry, Params, as_array
+from jaxrnn.cells.base import Carry, Params
+from jaxrnn.cells.checks import as_array
 from jaxrnn.checks import as_steps, check_floating, check_marks
 from jaxrnn.layers.options import CallOptions, RecurrentOptions
 from jaxrnn.recurrence import lengths_to_mask, rnn, rnn_carries, rnn_step

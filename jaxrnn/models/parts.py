@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jaxrnn.cells.base import as_array, check_size
+from jaxrnn.cells.checks import as_array, check_size
 from jaxrnn.cells.params import glorot_uniform
 
 

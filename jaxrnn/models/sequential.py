@@ -8,7 +8,8 @@ import flax.linen as nn
 import jax
 from jaxtyping import Array, Bool
 
-from jaxrnn.cells.base import AnyArray, as_array
+from jaxrnn.cells.base import AnyArray
+from jaxrnn.cells.checks import as_array
 from jaxrnn.layers.combine import check_separate
 from jaxrnn.layers.linen import Embed, Layer
 from jaxrnn.layers.linen_rnn import RNN

@@ -7,7 +7,8 @@ import jax
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxrnn.cells.activations import check_activation
-from jaxrnn.cells.base import Activation, AnyArray, check_size
+from jaxrnn.cells.base import Activation, AnyArray
+from jaxrnn.cells.checks import check_size
 from jaxrnn.layers.embed import nonzero
 from jaxrnn.layers.linen import Embed
 from jaxrnn.layers.linen_wrappers import adopted

@@ -6,8 +6,9 @@ from typing import Any
 import jax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from jaxrnn.cells.base import AnyArray, Carry, Cell, Params, param_names
+from jaxrnn.cells.base import AnyArray, Carry, Cell, Params
 from jaxrnn.cells.ops import as_varying
+from jaxrnn.cells.specs import param_names
 from jaxrnn.solvers.base import Solver, Steps
 
 

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxrnn import native
-from jaxrnn.cells.base import Cell, ElementwiseAdjoint, check_cell
+from jaxrnn.cells.base import Cell, ElementwiseAdjoint
+from jaxrnn.cells.checks import check_cell
 from jaxrnn.fused import launch
 from jaxrnn.solvers.base import Solver
 from jaxrnn.solvers.fused import Fused

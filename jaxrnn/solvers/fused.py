@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrnn.cells.base import Carry, Cell, Params, param_names
+from jaxrnn.cells.base import Carry, Cell, Params
+from jaxrnn.cells.specs import param_names
 from jaxrnn.fused import launch
 from jaxrnn.fused.blocks import Unsupported
 from jaxrnn.fused.emit import (
