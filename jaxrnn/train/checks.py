@@ -89,7 +89,8 @@ def check_function(
     if isinstance(function, type):
         found = f"the class {function.__name__}"
     elif not callable(function):
-        found = repr(function)
+        is_short = isinstance(function, str | float | int | None)
+        found = repr(function) if is_short else type(function).__name__
     else:
         try:
             signature = inspect.signature(function)

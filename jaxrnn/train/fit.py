@@ -396,10 +396,9 @@ def _check_kinds(
             "write EarlyStopping(patience=3), say."
         )
     if not isinstance(dataset, Dataset):
-        found = dataset if callable(dataset) else type(dataset).__name__
         check_function(
             "dataset",
-            found,
+            dataset,
             "epoch -> batches, or a data.Dataset",
             0,
             way_out="write data.Dataset(inputs, targets), or lambda epoch: "
