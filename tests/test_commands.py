@@ -18,13 +18,13 @@ import pytest
 from pages import blocks
 
 ROOT = pathlib.Path(__file__).parent.parent
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))[
-    "project"
-]
-EXTRAS = PROJECT["optional-dependencies"]
-PACKAGES = {  # by the names of their requirements
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+DEPENDENCIES = PROJECT["project"]["dependencies"]
+EXTRAS = PROJECT["project"]["optional-dependencies"]
+PACKAGES = {  # those that the library or an extra of it requires
     re.match(r"[\w-]+", requirement)[0]
-    for requirement in (*PROJECT["dependencies"], *sum(EXTRAS.values(), []))
+    for listed in (DEPENDENCIES, *EXTRAS.values())
+    for requirement in listed
 }
 PAGES = {
     str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
