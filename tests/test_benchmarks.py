@@ -149,9 +149,8 @@ def test_speed_measures_updates_gradients_and_growth(small, tmp_path):
     for record in records:
         assert record["matmul_gflops"] > 0
         assert record["bandwidth_gb_s"] > 0
-    for name in ("speed.png", "scaling.png"):
-        picture = np.asarray(Image.open(tmp_path / name).convert("L"))
-        assert (picture < 128).mean() > 0.005
+    picture = np.asarray(Image.open(tmp_path / "scaling.png").convert("L"))
+    assert (picture < 128).mean() > 0.005
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ import pytest
 from peer_list import PEERS
 from peer_programs import layouts, workloads
 from PIL import Image  # Matplotlib brings it
+from report import color_of
 
 from jaxrnn import files
 
@@ -190,8 +191,9 @@ def test_tables_say_what_the_records_say():
 def test_picture_has_a_bar_for_every_peer(tmp_path):
     peer_report.draw(RECORDS, "train", tmp_path / "peers-train.png")
     picture = np.asarray(Image.open(tmp_path / "peers-train.png").convert("RGB"))
-    for color in ((0, 0x72, 0xB2), (0xE6, 0x9F, 0)):  # ours, theirs
-        assert (picture == color).all(axis=-1).mean() > 0.01
+    for color in map(color_of, ("jaxrnn", "flax.linen")):
+        rgb = tuple(bytes.fromhex(color[1:]))
+        assert (picture == rgb).all(axis=-1).mean() > 0.01
 
 
 # No CUDA by accident.

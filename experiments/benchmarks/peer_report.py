@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Sequence
 
 from peer_list import DRAWN, KINDS, OURS, PEERS
-from records import BLUE, ORANGE, markdown_table, new_figure, save_figure
+from records import color_of, markdown_table, new_figure, save_figure
 
 
 def tables(records: Sequence[dict]) -> str:
@@ -105,10 +105,9 @@ def draw(records: Sequence[dict], kind: str, path: pathlib.Path) -> None:
     for at, (panel, name) in enumerate(zip(panels, names, strict=True)):
         for record in (r for r in runs if r["workload"] == name):
             y = peers.index(record["peer"])
-            ours = record["peer"].startswith("jaxrnn")
             median = record["median_ms"]
             spread = [[median - record["q1_ms"]], [record["q3_ms"] - median]]
-            color = BLUE if ours else ORANGE
+            color = color_of(record["peer"])
             panel.barh(y, median, xerr=spread, color=color, height=0.7, capsize=2)
             panel.annotate(
                 timing(record),
