@@ -87,6 +87,18 @@ def mean_and_error(values: Sequence[float], digits: int = 3) -> str:
     return f"{np.mean(values):.{digits}f} ± {error:.{digits}f}"
 
 
+def when(record: Mapping[str, Any]) -> str:
+    """On which day a record was measured; by which, where only its commit says so.
+
+    Example:
+      >>> when({"measured": "2031-01-02"}), when({"committed": "2026-11-22"})
+      ('on 2031-01-02', 'by 2026-11-22')
+    """
+    if "measured" in record:
+        return f"on {record['measured']}"
+    return f"by {record['committed']}"
+
+
 def plot_history(
     history: Mapping[str, np.ndarray],
     path: files.Path,

@@ -1,5 +1,6 @@
 """Do the benchmarks time what they say, and does every way compute the same?"""
 
+import datetime
 import functools
 import pathlib
 import subprocess
@@ -91,6 +92,7 @@ def test_ratio_is_by_round():
 
 def test_machine_says_what_it_is():
     facts = machine.facts()
+    assert datetime.date.fromisoformat(facts["measured"]).year >= 2026
     assert facts["cores"] >= 1
     assert facts["cpu"]
     assert facts["platform"] == jax.default_backend()

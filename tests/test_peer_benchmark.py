@@ -139,6 +139,7 @@ def test_wrong_name_is_refused():
 
 
 ABOUT = {
+    "measured": "2031-01-02",
     "cpu": "A CPU",
     "cores": 2,
     "dtype": "float32",
@@ -184,7 +185,7 @@ def test_tables_say_what_the_records_say():
     assert "| flax.linen | 8.12 (2.0) |  |" in text
     assert "| jaxrnn | 2.00 | 1.20 | 1.50 | 321 |" in text
     assert "| flax.linen | 4.50 |  | 1.50 | 321 |" in text
-    assert "on 2 cores of one A CPU" in text
+    assert "measured on 2031-01-02 on 2 cores of one A CPU" in text
     assert "Not installed: pytorch." in text
 
 
