@@ -77,12 +77,13 @@ TITLES = {
 }
 
 
+IN = "python experiments/benchmarks"
 REST = {  # the benchmarks whose records have no table: question, command
-    "parallel": ("solvers without a sequence of steps", "benchmarks/parallel.py"),
-    "host": ("batches from the host", "benchmarks/host.py"),
-    "startup": ("from `python` to the first update", "benchmarks/startup.py"),
-    "checkpoints": ("what checkpoints cost", "benchmarks/checkpoints.py"),
-    "latency": ("one step at batch 1, in microseconds", "benchmarks/latency.py"),
+    "parallel": ("solvers without a sequence of steps", f"{IN}/parallel.py"),
+    "host": ("batches from the host", f"{IN}/host.py"),
+    "startup": ("from `python` to the first update", f"{IN}/startup.py"),
+    "checkpoints": ("what checkpoints cost", f"{IN}/checkpoints.py"),
+    "latency": ("one step at batch 1, in microseconds", "make latency"),
 }
 FIRST_EPOCH = "imdb-002-first-epoch"
 FIRST_EPOCH_KEYS = {
@@ -379,11 +380,11 @@ def rest(out: pathlib.Path) -> str:
     table = [
         {
             "question": question,
-            "command": f"`python experiments/{script}`",
+            "command": f"`{command}`",
             "record": f"[{name}.jsonl](../experiments/results/{name}.jsonl)",
             "measured": report.when(files.read_json_lines(out / f"{name}.jsonl")[0]),
         }
-        for name, (question, script) in REST.items()
+        for name, (question, command) in REST.items()
     ]
     table.append(
         {
