@@ -1,7 +1,8 @@
 # Everything needs Python 3.11 or newer and make, nothing else: the first command sets
 # up .venv with the exact versions of constraints.txt. `make test JAX=newest` tests on the
 # newest JAX, and what else pip takes with it, in .venv-newest; JAX 0.12 needs Python 3.12.
-# `make test JAX=0.11` does so with the newest 0.11, in .venv-0.11.
+# `make test JAX=0.11` does so with the newest 0.11, in .venv-0.11. CI runs `make test-core`
+# there.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -17,7 +18,7 @@ export TFDS_DATA_DIR := $(DATA_DIR)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help run forecast imdb next-word adding-problem vanishing-gradient state-tracking selective-copying encoder-decoder reproduce keras native bench bench-full latency accelerator survival random-layers test test-slow lint docs check format clean
+.PHONY: help run forecast imdb next-word adding-problem vanishing-gradient state-tracking selective-copying encoder-decoder reproduce keras native bench bench-full latency accelerator survival random-layers test test-core test-slow onnx gpu-compiler lint docs check format clean
 
 help:                             ## lists these
 	@sed -n 's/^\([a-z][a-z-]*\):[^#]*## /make \1\t/p' Makefile | expand -t 26
@@ -87,6 +88,10 @@ latency: .venv/dev .venv/onnx     ## one step at batch 1 beside Flax, ONNX Runti
 accelerator: .venv/dev            ## 8 minutes on a GPU: how exact, how fast; results/accelerators
 	$(BIN)/python experiments/benchmarks/accelerator.py
 
+# What is tested on other versions of JAX and Python too: JAX changes under these.
+CORE := recurrence default noise linen nnx layers flax_rnn docstrings fused export \
+  linear_cells
+
 TEST_VENV := .venv$(if $(filter-out pinned,$(JAX)),-$(JAX))
 ifeq ($(filter $(JAX),pinned newest 0.11 0.12),)
   $(error JAX is pinned, newest, 0.11 or 0.12, got $(JAX))
@@ -94,6 +99,9 @@ endif
 
 test: $(TEST_VENV)/dev            ## TESTS=tests/data JAX=newest; TFDS_DATA_DIR adds reviews
 	$(TEST_VENV)/bin/python -m pytest -n auto --maxprocesses 4 -m "not slow" $(TESTS)
+
+test-core: TESTS := $(CORE:%=tests/test_%.py)
+test-core: test                   ## cells, solvers, layers, export, on JAX=newest or JAX=0.11
 
 test-slow: $(TEST_VENV)/dev       ## processes that are killed, sanitizers, thousands of cases
 	$(TEST_VENV)/bin/python -m pytest -n auto --maxprocesses 4 -m slow $(TESTS)

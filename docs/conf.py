@@ -51,8 +51,8 @@ modindex_common_prefix = ["jaxrnn."]
 # Types of other libraries that signatures name: they have no entry here.
 nitpick_ignore_regex = [
     ("py:class", r"(jax|jaxlib|jaxtyping|nn|nnx|np|numpy|optax|os|pathlib)\..+"),
-    ("py:class", r"(Float|Int|Complex)(32|64)?|Bool|Shaped|Key|PRNGKeyArray|PyTree"),
-    ("py:class", r"Array|NamedSharding"),
+    ("py:class", r"(Float|Int|UInt|Complex)(32|64)?|Inexact|Bool|Shaped"),
+    ("py:class", r"Array|Key|PRNGKeyArray|PyTree|NamedSharding"),
 ]
 
 html_theme = "sphinx_book_theme"

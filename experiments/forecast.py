@@ -41,10 +41,10 @@ from jaxrnn import data, files, logs
 OUT = pathlib.Path("runs")
 LAYERS = {"SimpleRNN": jaxrnn.SimpleRNN, "GRU": jaxrnn.GRU, "LSTM": jaxrnn.LSTM}
 COLORS = {name: report.color_of(name) for name in LAYERS} | {
-    "ridge regression": report.PINK,
-    "a week ago": "0.4",
-    "a day ago": "0.6",
-    "the last value": "0.8",
+    "ridge regression": report.BLACK,
+    "a week ago": "0.5",
+    "a day ago": "0.7",
+    "the last value": "0.85",
 }
 DRAWN = ("a week ago", "ridge regression", "GRU")
 DAY, WEEK = 24, 168

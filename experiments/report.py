@@ -7,17 +7,24 @@ import numpy as np
 
 from jaxrnn import files
 
-# One thing has one colour in every picture. By Okabe and Ito (2008), whose colours are
-# told apart by the colour-blind too.
+# One thing has one colour in every picture: cells by Okabe and Ito (2008), solvers and
+# libraries by Tol's "muted", which the colour-blind tell apart too. Grey and black are
+# what is neither: data, baselines, one set of rows beside another.
 BLUE, SKY, GREEN, RED = "#0072B2", "#56B4E9", "#009E73", "#D55E00"
-PINK, ORANGE, GREY, BLACK = "#CC79A7", "#E69F00", "0.55", "0.2"
-COLORS = {
-    "ReLU": BLACK,
+PINK, ORANGE, GREY, BLACK = "#CC79A7", "#E69F00", "0.6", "0.2"
+INDIGO, WINE, TEAL, OLIVE = "#332288", "#882255", "#44AA99", "#999933"
+COLORS = {  # the first name that is part of what is drawn decides
+    "ReLU": SKY,
     "SimpleRNN": BLUE,
     "minGRU": PINK,
     "GRU": GREEN,
     "LSTM": RED,
     "LRU": ORANGE,
+    "native": WINE,
+    "HoistedScan": INDIGO,
+    "jaxrnn": INDIGO,  # with its solvers in JAX
+    "Fused": TEAL,
+    **dict.fromkeys(("flax", "equinox", "keras", "PyTorch", "cuDNN"), OLIVE),
 }
 STYLE = {
     "font.size": 14,  # still read at half the size
@@ -29,14 +36,17 @@ STYLE = {
 }
 
 
-def color_of(model: str) -> str:
-    """The colour of a cell, by its name; grey for what is none.
+def color_of(name: str) -> str:
+    """The colour of a cell, a solver or a library; grey for what is none of them.
 
     Example:
-      >>> color_of("minGRU, 3 layers") == PINK, color_of("unigrams") == GREY
+      >>> color_of("minGRU, 3 layers") == PINK, color_of("jaxrnn, native") == WINE
+      (True, True)
+      >>> color_of("keras-jax") == color_of("pytorch"), color_of("unigrams") == GREY
       (True, True)
     """
-    return next((color for name, color in COLORS.items() if name in model), GREY)
+    found = (c for part, c in COLORS.items() if part.casefold() in name.casefold())
+    return next(found, GREY)
 
 
 def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -77,6 +87,18 @@ def mean_and_error(values: Sequence[float], digits: int = 3) -> str:
     return f"{np.mean(values):.{digits}f} ± {error:.{digits}f}"
 
 
+def when(record: Mapping[str, Any]) -> str:
+    """On which day a record was measured; by which, where only its commit says so.
+
+    Example:
+      >>> when({"measured": "2031-01-02"}), when({"committed": "2026-11-22"})
+      ('on 2031-01-02', 'by 2026-11-22')
+    """
+    if "measured" in record:
+        return f"on {record['measured']}"
+    return f"by {record['committed']}"
+
+
 def plot_history(
     history: Mapping[str, np.ndarray],
     path: files.Path,
@@ -98,8 +120,8 @@ def plot_history(
     figure, panels = new_figure(len(names))
     for panel, name in zip(panels, names, strict=True):
         for label, key, color in (
-            ("training", name, BLUE),
-            ("validation", f"val_{name}", RED),
+            ("training", name, GREY),
+            ("validation", f"val_{name}", BLACK),
         ):
             if key not in history:
                 continue

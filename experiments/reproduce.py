@@ -5,13 +5,14 @@ Command    python experiments/reproduce.py --seeds 10 --first-epochs 200
            writes the tables again from the records in results/)
 Time       about 20 minutes on 2 cores; 5 with --seeds 3 --first-epochs 0
 Expect     every jaxrnn figure within two standard errors of Keras' beside it, but for
-           one in twenty; after one epoch of 002 the distributions of the two
+           one in twenty; after one epoch of 002 no difference of the distributions
 
 Writes results/*.jsonl and *.png, and the tables between the marks in README.md and in
 the pages index.md and 002.md of docs/tutorials and docs/benchmarks.md. The column
 "Keras" is from results/keras.jsonl, which `keras_tutorials.py` writes.
 """
 
+import datetime
 import importlib.metadata
 import os
 import pathlib
@@ -76,6 +77,14 @@ TITLES = {
 }
 
 
+IN = "python experiments/benchmarks"
+REST = {  # the benchmarks whose records have no table: question, command
+    "parallel": ("solvers without a sequence of steps", f"{IN}/parallel.py"),
+    "host": ("batches from the host", f"{IN}/host.py"),
+    "startup": ("from `python` to the first update", f"{IN}/startup.py"),
+    "checkpoints": ("what checkpoints cost", f"{IN}/checkpoints.py"),
+    "latency": ("one step at batch 1, in microseconds", "make latency"),
+}
 FIRST_EPOCH = "imdb-002-first-epoch"
 FIRST_EPOCH_KEYS = {
     "loss": "training loss",
@@ -134,6 +143,7 @@ def main(
     peers = files.read_json_lines(out / "peers.jsonl")
     write_between(benchmarks, "peers", peer_report.tables(peers))
     write_between(benchmarks, "speed", speed(out))
+    write_between(benchmarks, "rest", rest(out))
     print(table)
 
 
@@ -198,8 +208,9 @@ def first_epoch(out: pathlib.Path) -> str:
 
 
 def machine() -> dict:
-    """Where the numbers come from."""
+    """Where the numbers come from, and when."""
     return {
+        "measured": datetime.date.today().isoformat(),
         "device": jax.devices()[0].device_kind,
         "platform": jax.default_backend(),
         "cores": os.cpu_count(),
@@ -305,8 +316,9 @@ def caption(out: pathlib.Path) -> str:
         f"Mean ± standard deviation over {of_keras} seeds of Keras and "
         f"{machine['seeds']} of jaxrnn; apart: how far jaxrnn's mean lies above "
         "Keras', in standard errors of the difference (of twenty such figures one lies "
-        f"beyond 2 by chance). On one {machine['platform']} machine with JAX "
-        f"{machine['jax']}; Keras {machine['keras']} on its JAX backend."
+        f"beyond 2 by chance). Measured {report.when(machine)} on one "
+        f"{machine['platform']} machine with JAX {machine['jax']}; Keras "
+        f"{machine['keras']} on its JAX backend."
     )
 
 
@@ -352,7 +364,8 @@ def speed(out: pathlib.Path) -> str:
         f"{report.markdown_table(gradients)}\n\n"
         "Training, ms per update, many updates in one program:\n\n"
         f"{report.markdown_table(updates)}\n\n"
-        f"Medians on {first['cores']} cores of one {first['platform']} machine "
+        f"Medians, measured {report.when(first)} on {first['cores']} cores of one "
+        f"{first['platform']} machine "
         f"({first['matmul_gflops']:.0f} GFLOP/s in a large matmul of XLA's, "
         f"{first['bandwidth_gb_s']:.0f} GB/s), {first['dtype']}, JAX {first['jax']}, "
         f"Flax {first['flax']}, interleaved; ratios are medians over rounds, and "
@@ -360,6 +373,28 @@ def speed(out: pathlib.Path) -> str:
         "Native and with Flax. The shapes stand in "
         "`experiments/benchmarks/speed_cases.py`."
     )
+
+
+def rest(out: pathlib.Path) -> str:
+    """Where the other benchmarks are, and when they were run."""
+    table = [
+        {
+            "question": question,
+            "command": f"`{command}`",
+            "record": f"[{name}.jsonl](../experiments/results/{name}.jsonl)",
+            "measured": report.when(files.read_json_lines(out / f"{name}.jsonl")[0]),
+        }
+        for name, (question, command) in REST.items()
+    ]
+    table.append(
+        {
+            "question": "an accelerator, beside PyTorch, cuDNN and Flax",
+            "command": "`make accelerator`",
+            "record": "none yet",
+            "measured": "",
+        }
+    )
+    return report.markdown_table(table)
 
 
 def write_between(path: pathlib.Path, mark: str, text: str) -> None:

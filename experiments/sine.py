@@ -181,7 +181,9 @@ def draw(curves: dict, path: pathlib.Path, train_length: int, step: int) -> None
     series = next(iter(curves.values()))[0]  # the same in both layouts
     panels[0].plot(series, ".", color="0.75", markersize=4, label="series")
     for color, (name, (_, forecast, losses)) in zip(
-        (report.RED, report.BLUE), curves.items(), strict=True
+        (report.BLACK, report.BLUE),
+        curves.items(),
+        strict=True,  # one never recurs
     ):
         steps = np.arange(len(series))
         panels[0].plot(steps + step, forecast, color=color, linewidth=1.2, label=name)
@@ -189,7 +191,9 @@ def draw(curves: dict, path: pathlib.Path, train_length: int, step: int) -> None
     panels[0].axvline(train_length, color="0.3", linestyle=":", label="test from here")
     panels[0].set(xlabel="t", ylabel="value", ylim=(-1.1, 3.4))
     panels[0].set_title("the next value, forecast from the four before it")
-    panels[0].legend(loc="upper center", ncols=2, fontsize="small")
+    panels[0].legend(
+        loc="upper center", ncols=2, fontsize="small", frameon=True, edgecolor="white"
+    )
     panels[1].axhline(1 / 12, color="0.3", linestyle=":", label="noise, 1/12")
     panels[1].set(xlabel="epoch", ylabel="training MSE", title="training")
     panels[1].legend()

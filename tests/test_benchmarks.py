@@ -1,5 +1,6 @@
 """Do the benchmarks time what they say, and does every way compute the same?"""
 
+import datetime
 import functools
 import pathlib
 import subprocess
@@ -91,6 +92,7 @@ def test_ratio_is_by_round():
 
 def test_machine_says_what_it_is():
     facts = machine.facts()
+    assert datetime.date.fromisoformat(facts["measured"]).year >= 2026
     assert facts["cores"] >= 1
     assert facts["cpu"]
     assert facts["platform"] == jax.default_backend()
@@ -149,9 +151,8 @@ def test_speed_measures_updates_gradients_and_growth(small, tmp_path):
     for record in records:
         assert record["matmul_gflops"] > 0
         assert record["bandwidth_gb_s"] > 0
-    for name in ("speed.png", "scaling.png"):
-        picture = np.asarray(Image.open(tmp_path / name).convert("L"))
-        assert (picture < 128).mean() > 0.005
+    picture = np.asarray(Image.open(tmp_path / "scaling.png").convert("L"))
+    assert (picture < 128).mean() > 0.005
 
 
 @pytest.mark.slow

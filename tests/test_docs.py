@@ -3,11 +3,16 @@
 `make docs` builds it; here are its pages, and what reads docstrings and source for it.
 """
 
+import ast
+import builtins
 import doctest
+import importlib
 import inspect
 import os
 import pathlib
 import re
+import runpy
+import typing
 
 import built_site
 import docstrings
@@ -16,6 +21,7 @@ import jaxtyping
 import public_names
 import pytest
 import signatures
+from pages import blocks
 
 import jaxrnn
 import jaxrnn.nnx
@@ -27,17 +33,6 @@ PAGES = {
     for path in sorted(DOCS.rglob("*.md"))
 }
 API = {name: text for name, text in PAGES.items() if name.startswith("api/")}
-
-
-def blocks(text, language):
-    """The blocks of a page that are run: those without a reason why not."""
-    for code in re.finditer(r"^```(\w+)\n(.*?)^```$", text, re.M | re.S):
-        before = text[: code.start()].rstrip("\n").rsplit("\n", 1)[-1]
-        reason = re.fullmatch(r"<!-- not run: .{10,} -->", before)
-        if code[1] == language and not reason:
-            yield code[2]
-
-
 RUN = {name: list(blocks(text, "python")) for name, text in PAGES.items()}
 RUN = {name: found for name, found in RUN.items() if found}
 
@@ -89,17 +84,7 @@ def test_a_block_is_left_out_for_a_reason_only():
     assert list(blocks(page.format(""), "python")) == ["fly()\n"]
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_commands_of_a_page_exist(name):
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    commands = "".join(blocks(PAGES[name], "sh"))
-    for target in re.findall(r"^make ([\w-]+)", commands, re.M):
-        assert re.search(rf"^{target}:", makefile, re.M), target
-    for script in re.findall(r"python\S* ([\w/]+\.py)", commands):
-        assert (ROOT / script).exists(), script
-
-
-def documented():
+def documented(kinds=("autofunction", "autoclass", "autoexception", "py:data")):
     """The paths that the pages of the API have entries for, in their order."""
     for text in API.values():
         room = ""
@@ -107,7 +92,7 @@ def documented():
         for kind, first, more in directive.findall(text):
             if kind == "currentmodule":
                 room = first
-            elif kind in ("autofunction", "autoclass", "autoexception", "py:data"):
+            elif kind in kinds:
                 for name in (first, *more.split()):
                     yield name if name.startswith("jaxrnn.") else f"{room}.{name}"
 
@@ -126,6 +111,49 @@ def test_every_public_name_has_one_entry():
     for room in public_names.ROOMS:
         for name, value in public_names.names(public_names.module(room)).items():
             assert id(value) in entries or f"{room}.{name}" in types, f"{room}.{name}"
+
+
+IMPORT = re.compile(r"^(?:>>> )?from (jaxrnn[\w.]*) import (.+)$", re.M)
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+
+
+def imported(text):
+    """What a page imports from the package; of a module, what it takes out of it."""
+    for room, listed in IMPORT.findall(text):
+        for name, alias in re.findall(r"(\w+)(?: as (\w+))?", listed):
+            value = public_names.module(room) if room == "jaxrnn" else None
+            value = getattr(value or importlib.import_module(room), name)
+            if not inspect.ismodule(value):
+                yield f"{room}.{name}", value
+                continue
+            taken = re.findall(rf"(?<![\w.`]){alias or name}\.([a-z_]\w*)", text)
+            for attribute in taken:
+                yield f"{value.__name__}.{attribute}", getattr(value, attribute)
+
+
+def test_what_a_page_imports_has_an_entry():
+    entries = {id(found_at(path)) for path in documented()}
+    found = {}
+    for text in (*PAGES.values(), CONTRIBUTING):
+        found |= dict(imported(text))
+    assert {"jaxrnn.solvers.base.hold", "jaxrnn.cells.ops.as_row"} < set(found)
+    for path, value in found.items():
+        assert id(value) in entries, path
+
+
+def test_what_contributors_are_sent_to_has_an_entry():
+    """A function or class of the package that CONTRIBUTING.md names in backticks."""
+    names = set(re.findall(r"`(?:\w+\.)*([a-zA-Z]\w+)`", CONTRIBUTING))
+    entries = {path.rsplit(".", 1)[-1] for path in documented()}
+    ours = {
+        name
+        for path in (ROOT / "jaxrnn").rglob("*.py")
+        for name in re.findall(
+            r"^(?:def|class) ([a-zA-Z]\w+)", path.read_text(encoding="utf-8"), re.M
+        )
+    }
+    sent_to = names & ours - {"Kernel"}  # which is printed, and called by `Fused` alone
+    assert {"with_backward", "here_or_there", "Solver"} <= sent_to <= entries
 
 
 def test_every_module_that_is_handed_on_is_a_room():
@@ -225,6 +253,57 @@ def test_signatures_are_those_of_the_source():
     assert of_nnx.startswith("(in_features: int, features: int, *, ")
     assert "rngs: nnx.Rngs" in of_nnx
     assert signatures.signature(jaxrnn.simple_rnn) is None
+
+
+def named_in(signature):
+    """The names that the types of a signature say: `Float`, `optax.Params`."""
+    arguments, result = signature
+    (function,) = ast.parse(f"def f{arguments} -> {result or None}: ...").body
+    for argument in ast.walk(function.args):
+        if isinstance(argument, ast.arg) and argument.annotation:
+            yield from names_of(argument.annotation)
+    yield from names_of(function.returns)
+
+
+def names_of(annotation):
+    if isinstance(annotation, ast.Name | ast.Attribute):
+        yield ast.unparse(annotation)
+    else:
+        for part in ast.iter_child_nodes(annotation):
+            yield from names_of(part)
+
+
+def test_every_type_of_a_signature_has_an_entry_or_is_known_from_elsewhere():
+    """What Sphinx finds no entry for, and conf.py no library, fails `make docs`."""
+    conf = runpy.run_path(str(DOCS / "conf.py"))
+    elsewhere = [pattern for _, pattern in conf["nitpick_ignore_regex"]]
+    known = {*dir(builtins), *typing.__all__, *public_names.public_paths()}
+    known |= {path.rsplit(".", 1)[-1] for path in known}
+    known |= set(re.findall(r"^\.\. py:type:: (\S+)$", API["api/types.md"], re.M))
+    named = set(from_jaxtyping())  # in whichever signature it stands tomorrow
+    for path in documented(("autofunction", "autoclass", "autoexception")):
+        entry = found_at(path)
+        members = vars(entry).values() if inspect.isclass(entry) else ()
+        shown = (x for x in members if inspect.isfunction(x) and is_shown(x))
+        for value in (entry, *shown):
+            named |= set(named_in(signatures.signature(value) or ("()", "")))
+    assert {"Inexact", "UInt32", "Steps", "optax.GradientTransformation"} <= named
+    for pattern in elsewhere:
+        named = {name for name in named if not re.fullmatch(pattern, name)}
+    assert named <= known
+
+
+def is_shown(method):
+    name, ours = method.__name__, method.__module__.startswith("jaxrnn.")
+    public = name[0] != "_" and name not in public_names.BETWEEN_LAYERS
+    return ours and method.__doc__ and (public or name == "__call__")
+
+
+def from_jaxtyping():
+    for path in (ROOT / "jaxrnn").rglob("*.py"):
+        for statement in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if getattr(statement, "module", None) == "jaxtyping":
+                yield from (imported.name for imported in statement.names)
 
 
 def test_names_lead_to_their_entries():

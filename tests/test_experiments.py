@@ -58,6 +58,29 @@ def test_a_history_is_drawn(tmp_path, models):
     assert picture.shape[1] > 2 * picture.shape[0]  # two panels side by side
 
 
+def test_one_thing_has_one_colour_in_every_picture():
+    kinds = {name: report.color_of(name) for name in ("SimpleRNN", "GRU", "LSTM")}
+    kinds |= {name: report.color_of(name) for name in ("minGRU", "LRU", "Fused")}
+    kinds["ReLU"] = report.color_of("SimpleRNN, ReLU, identity")
+    kinds["jaxrnn"] = report.color_of("jaxrnn")
+    kinds["native"] = report.color_of("jaxrnn, native")
+    kinds["peers"] = report.color_of("flax.linen.RNN")
+    assert len({*kinds.values(), report.GREY, report.BLACK}) == len(kinds) + 2
+    assert report.color_of("HoistedScan") == kinds["jaxrnn"]  # its default in JAX
+    assert report.color_of("Native") == kinds["native"]
+    for peer in (
+        "flax.nnx",
+        "equinox",
+        "keras-tensorflow, XLA",
+        "pytorch",
+        "cuDNN in JAX",
+    ):
+        assert report.color_of(peer) == kinds["peers"]
+    for path in EXPERIMENTS.rglob("*.py"):  # nor does a picture bring its own
+        own = re.findall(r"#[0-9A-Fa-f]{6}\b", path.read_text(encoding="utf-8"))
+        assert path.name == "report.py" or not own, path
+
+
 def test_a_table_and_a_spread():
     rows = [{"model": "GRU", "mse": report.mean_and_spread([0.1, 0.2])}, {"model": 1}]
     table = report.markdown_table([rows[0], rows[1] | {"mse": ""}])

@@ -14,6 +14,7 @@ import pytest
 from peer_list import PEERS
 from peer_programs import layouts, workloads
 from PIL import Image  # Matplotlib brings it
+from report import color_of
 
 from jaxrnn import files
 
@@ -138,6 +139,7 @@ def test_wrong_name_is_refused():
 
 
 ABOUT = {
+    "measured": "2031-01-02",
     "cpu": "A CPU",
     "cores": 2,
     "dtype": "float32",
@@ -183,15 +185,16 @@ def test_tables_say_what_the_records_say():
     assert "| flax.linen | 8.12 (2.0) |  |" in text
     assert "| jaxrnn | 2.00 | 1.20 | 1.50 | 321 |" in text
     assert "| flax.linen | 4.50 |  | 1.50 | 321 |" in text
-    assert "on 2 cores of one A CPU" in text
+    assert "measured on 2031-01-02 on 2 cores of one A CPU" in text
     assert "Not installed: pytorch." in text
 
 
 def test_picture_has_a_bar_for_every_peer(tmp_path):
     peer_report.draw(RECORDS, "train", tmp_path / "peers-train.png")
     picture = np.asarray(Image.open(tmp_path / "peers-train.png").convert("RGB"))
-    for color in ((0, 0x72, 0xB2), (0xE6, 0x9F, 0)):  # ours, theirs
-        assert (picture == color).all(axis=-1).mean() > 0.01
+    for color in map(color_of, ("jaxrnn", "flax.linen")):
+        rgb = tuple(bytes.fromhex(color[1:]))
+        assert (picture == rgb).all(axis=-1).mean() > 0.01
 
 
 # No CUDA by accident.

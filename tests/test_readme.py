@@ -40,13 +40,6 @@ def test_links_lead_somewhere(page):
         assert (ROOT / target).exists(), target
 
 
-def test_make_targets_exist():
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in re.findall(r"\bmake ([\w-]+)", README):
-        if target != "the":
-            assert re.search(rf"^{target}:", makefile, re.M), target
-
-
 @pytest.mark.parametrize("page", ["from_keras", "from_pytorch", "from_flax"])
 def test_names_of_the_translation_tables_exist(page):
     text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")

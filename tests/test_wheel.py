@@ -2,11 +2,9 @@
 
 import os
 import pathlib
-import re
 import subprocess
 import sys
 import tarfile
-import tomllib
 import zipfile
 
 import pytest
@@ -61,13 +59,6 @@ def test_the_sdist_holds_what_a_wheel_is_made_of(dist):
     rooms = {name.split("/")[0] for name in held if "/" in name}
     assert rooms == {"jaxrnn", "tests", "docs", "experiments"}
     assert not {name for name in held if name.startswith("experiments/results/")}
-
-
-def test_versions_agree():
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    cited = re.search(r"^version: (.*)$", (ROOT / "CITATION.cff").read_text(), re.M)
-    assert cited is not None
-    assert cited.group(1) == version
 
 
 def test_it_trains_in_a_bare_environment(wheel, tmp_path):

@@ -12,12 +12,6 @@ from signatures import signature
 from sphinx import addnodes
 from sphinx.util.docutils import SphinxDirective
 
-# What layers ask of layers around them, and a reader never does.
-BETWEEN_LAYERS = {"run", "call_options", "has_noise", "check", "specs"} | {
-    "make_noisy_cell"
-}
-
-
 # Where code is a link already: in links, and in docstrings.
 LINKED = (nodes.reference, addnodes.pending_xref, addnodes.desc)
 # From the source back to the entry: viewcode looks for it under the path of the source.
@@ -95,7 +89,7 @@ def setup(app: Any) -> dict[str, bool]:
         return signature(value) if callable(value) else None
 
     def skipped(app: Any, what: str, name: str, value: Any, skip: bool, options: Any):
-        if what == "module" or name in BETWEEN_LAYERS:
+        if what == "module" or name in public_names.BETWEEN_LAYERS:
             return True
         if name.startswith("_") and name != "__call__":
             return True

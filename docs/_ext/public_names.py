@@ -18,6 +18,10 @@ OPTIONS = "jaxrnn.layers.options.RecurrentOptions"  # of both families of layers
 TYPES = {"Path": "jaxrnn.files.Path", "Record": "jaxrnn.files.Record"} | {
     "OnEpoch": "jaxrnn.logs.OnEpoch"
 }
+# What layers ask of layers around them, and a reader never does.
+BETWEEN_LAYERS = {"run", "call_options", "has_noise", "check", "specs"} | {
+    "make_noisy_cell"
+}
 
 
 def names(room: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from accelerator import PARTS
-from records import markdown_table, new_figure, save_figure
+from records import color_of, markdown_table, new_figure, save_figure
 
 from jaxrnn.files import replacing
 
@@ -27,16 +27,6 @@ SHORT = {  # the columns of the terminal
     "PyTorch": "PyTorch",
 }
 MARKS = dict(zip(SHORT, "osDv^PX*", strict=True))
-COLORS = (
-    "#D55E00",
-    "#999999",
-    "#000000",
-    "#0072B2",
-    "#56B4E9",
-    "#CC79A7",
-    "#E69F00",
-    "#009E73",
-)
 
 
 def read(folder: pathlib.Path) -> list[dict]:
@@ -274,14 +264,14 @@ def draw(records: Sequence[dict], path: pathlib.Path) -> None:
     height = 2.2 + 0.42 * len(labels)
     figure, panels = new_figure(len(runs), width=7.5, height=height)
     for panel, run in zip(panels, runs, strict=True):
-        for (name, mark), color in zip(MARKS.items(), COLORS, strict=True):
+        for name, mark in MARKS.items():
             points = [r for r in timings if (r["run"], r["competitor"]) == (run, name)]
             if points:
                 panel.plot(
                     [r["us_per_step"] for r in points],
                     [labels.index(label(r)) for r in points],
                     mark,
-                    color=color,
+                    color=color_of(name),
                     markersize=12 if name in ("Fused", "PyTorch") else 8,
                     label=name,
                 )

@@ -1,5 +1,6 @@
-"""On which machine was a benchmark run, and what can the machine do at best?"""
+"""On which machine was a benchmark run, when, and what can it do at best?"""
 
+import datetime
 import functools
 import importlib.metadata
 import os
@@ -14,11 +15,12 @@ CPUINFO = pathlib.Path("/proc/cpuinfo")
 
 
 def computer() -> dict:
-    """The processor, the cores that this process may use, the system."""
+    """The day, the processor, the cores that this process may use, the system."""
     lines = CPUINFO.read_text().splitlines() if CPUINFO.exists() else []
     models = [line.split(":")[1].strip() for line in lines if "model name" in line]
     may_use = getattr(os, "sched_getaffinity", None)  # Linux
     return {
+        "measured": datetime.date.today().isoformat(),
         "cpu": models[0] if models else platform.processor(),
         "cores": len(may_use(0)) if may_use else os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",

@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Sequence
 
 from peer_list import DRAWN, KINDS, OURS, PEERS
-from records import BLUE, ORANGE, markdown_table, new_figure, save_figure
+from records import color_of, markdown_table, new_figure, save_figure, when
 
 
 def tables(records: Sequence[dict]) -> str:
@@ -24,12 +24,12 @@ def tables(records: Sequence[dict]) -> str:
     missing = ", ".join(about["not_installed"])
     parts.append(
         f"Medians, and in brackets how many times as long as {OURS} (median over "
-        f"rounds), on {about['cores']} cores of one {about['cpu']}, {about['dtype']}, "
-        "each peer in a process of its own, in turns. Updates are whole epochs of "
-        f"{OURS} (its solvers in JAX; native: its compiled loops) and of Keras' `fit`, "
-        "single steps of the others; with 16 models side by side, per model. "
-        f"Python {about['python']}, "
-        f"{versions}." + (f" Not installed: {missing}." if missing else "")
+        f"rounds), measured {when(about)} on {about['cores']} cores of one "
+        f"{about['cpu']}, {about['dtype']}, each peer in a process of its own, in "
+        f"turns. Updates are whole epochs of {OURS} (its solvers in JAX; native: its "
+        "compiled loops) and of Keras' `fit`, single steps of the others; with 16 "
+        f"models side by side, per model. Python {about['python']}, {versions}."
+        + (f" Not installed: {missing}." if missing else "")
     )
     return "\n\n".join(parts)
 
@@ -105,10 +105,9 @@ def draw(records: Sequence[dict], kind: str, path: pathlib.Path) -> None:
     for at, (panel, name) in enumerate(zip(panels, names, strict=True)):
         for record in (r for r in runs if r["workload"] == name):
             y = peers.index(record["peer"])
-            ours = record["peer"].startswith("jaxrnn")
             median = record["median_ms"]
             spread = [[median - record["q1_ms"]], [record["q3_ms"] - median]]
-            color = BLUE if ours else ORANGE
+            color = color_of(record["peer"])
             panel.barh(y, median, xerr=spread, color=color, height=0.7, capsize=2)
             panel.annotate(
                 timing(record),

@@ -12,7 +12,7 @@ of repeated runs that take turns in one process, after a warm-up, to the end of 
 computation, compile time apart (`timing.py`). Ratios under 1.1 are noise. What the
 device can do at best is measured too: a large matmul, and a copy. Layers, shapes and
 solvers stand in `speed_cases.py`; `peers.py` compares with other libraries. Writes
-speed.jsonl, speed.png, scaling.png.
+speed.jsonl, scaling.png.
 """
 
 import pathlib
@@ -23,7 +23,7 @@ import tyro
 from records import RESULTS, markdown_table, write_json_lines
 from speed_cases import LAYERS, ONLY_SIMPLE, SHAPES
 from speed_gradients import gradient, growing
-from speed_pictures import draw_gradients, draw_growth
+from speed_pictures import draw_growth
 from speed_updates import updates_of
 
 
@@ -70,7 +70,6 @@ def main(
 
     records = [about | record for record in training + gradients + growth]
     write_json_lines(out / "speed.jsonl", records)
-    draw_gradients(gradients, out / "speed.png")
     if growth:
         draw_growth(growth, out / "scaling.png")
     for part in filter(None, (training, gradients, growth)):

@@ -53,7 +53,12 @@ class Steps(NamedTuple):
 
 
 def flip(sequences: Any) -> Any:
-    """From the last step to the first, time axis first."""
+    """From the last step to the first, time axis first.
+
+    Example:
+      >>> flip({"inputs": jnp.array([1, 2, 3])})["inputs"].tolist()
+      [3, 2, 1]
+    """
     return jax.tree.map(lambda x: jnp.flip(x, axis=0), sequences)
 
 
@@ -116,12 +121,42 @@ def hold(mask: Bool[AnyArray, "*batch"] | None, new: Any, old: Any) -> Any:
 def restart(
     resets: Bool[AnyArray, "*batch"] | None, start: Carry, carry: Carry
 ) -> Carry:
-    """Takes `start` where the carry restarts; None = nowhere."""
+    """Takes `start` where an episode begins, before the step that `resets` belong to.
+
+    Args:
+      resets: (*batch,), True = the carry restarts; None = nowhere.
+      start: what it restarts from, of `start_of`.
+      carry: of the step before, the same pytree.
+
+    Example:
+      >>> before = jnp.array([[5.0], [7.0]])
+      >>> restart(jnp.array([True, False]), jnp.zeros((2, 1)), before).tolist()
+      [[0.0], [7.0]]
+    """
     return carry if resets is None else hold(resets, start, carry)
 
 
 def start_of(cell: Cell, params: Params, carry: Carry, steps: Steps) -> Carry | None:
-    """What a reset restarts from, in the dtypes of `carry`; None without resets."""
+    """What a reset restarts from, in the dtypes of `carry`; None without resets.
+
+    That is the cell's `initial_carry`, not the carry that the sequence begins with.
+
+    Args:
+      cell: the cell to run.
+      params: the cell's parameters.
+      carry: the carry before the first step, leaves (*batch, features).
+      steps: of all time; their resets decide whether there is anything to restart.
+
+    Example:
+      >>> params = init_params(gru, jax.random.key(0), 3, 4)
+      >>> carry, inputs = jnp.ones((2, 4), jnp.bfloat16), jnp.ones((5, 2, 3))
+      >>> start_of(gru, params, carry, Steps(inputs)) is None
+      True
+      >>> steps = Steps(inputs, resets=jnp.zeros((5, 2), bool))
+      >>> start = start_of(gru, params, carry, steps)
+      >>> start.dtype, float(start.sum())
+      (dtype(bfloat16), 0.0)
+    """
     if steps.resets is None:
         return None
     start = cell.initial_carry(params, steps.batch_shape)

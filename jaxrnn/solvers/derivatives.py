@@ -37,6 +37,22 @@ def with_backward(
 
     Returns:
       A function of `static`, which can be hashed, and of the primals.
+
+    Example:
+      >>> def power(n, x):
+      ...     return x**n
+      >>> def forward(n, x):
+      ...     return x**n, x ** (n - 1)  # computed once, for both directions
+      >>> def backward(n, primals, kept, cotangent, varies):
+      ...     return (n * kept * cotangent,)
+      >>> by_hand = with_backward(
+      ...     power, forward=forward, backward=backward, reference=power
+      ... )
+      >>> x = jnp.array(2.0)
+      >>> float(jax.grad(by_hand, argnums=1)(3, x))
+      12.0
+      >>> float(jax.jacfwd(by_hand, argnums=1)(3, x))  # an error of jax.custom_vjp
+      12.0
     """
 
     @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -107,6 +123,13 @@ def with_derivative_of(
     Args:
       reference: computes the same, in JAX.
       fast: gives the values.
+
+    Example:
+      >>> def fast(x):
+      ...     return jax.pure_callback(np.tanh, x, x)
+      >>> tanh = with_derivative_of(jnp.tanh, fast)
+      >>> float(jax.grad(tanh)(jnp.zeros(())))
+      1.0
     """
 
     @jax.custom_jvp
