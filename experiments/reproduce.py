@@ -242,8 +242,9 @@ def summary(out: pathlib.Path) -> str:
     return (
         f"{report.markdown_table(table)}\n\n"
         f"Mean ± standard error over {counts[0]} seeds of Keras and {counts[1]} of "
-        f"jaxrnn. After one epoch of 002,\n{min(map(len, first_epochs(out)))} seeds of "
-        "each have one [distribution](docs/tutorials/002.md):\n"
+        "jaxrnn. After one epoch of 002,\n"
+        f"{min(map(len, first_epochs(out)))} seeds of each show "
+        "[no difference](docs/tutorials/002.md) of distributions:\n"
         f"Kolmogorov-Smirnov p from {least_p(out):.2f} up."
     )
 

@@ -82,6 +82,7 @@ PEERS = {
 DRAWN = (  # the tables have more ways to run some of them
     "jaxrnn, native",
     OURS,
+    "jaxrnn, step by step",
     "flax.linen",
     "flax.nnx",
     "equinox",

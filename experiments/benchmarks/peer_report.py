@@ -94,7 +94,7 @@ def start_up_rows(start_ups: Sequence[dict], records: Sequence[dict]) -> list[di
 
 
 def draw(records: Sequence[dict], kind: str, path: pathlib.Path) -> None:
-    """Bars of milliseconds with quartiles, a panel for every workload."""
+    """Dots at milliseconds with quartiles, a panel for every workload."""
     runs = [r for r in records if r.get("kind") == kind and r["peer"] in DRAWN]
     names = list(dict.fromkeys(r["workload"] for r in runs))
     if not names:
@@ -108,11 +108,13 @@ def draw(records: Sequence[dict], kind: str, path: pathlib.Path) -> None:
             median = record["median_ms"]
             spread = [[median - record["q1_ms"]], [record["q3_ms"] - median]]
             color = color_of(record["peer"])
-            panel.barh(y, median, xerr=spread, color=color, height=0.7, capsize=2)
+            panel.errorbar(
+                median, y, xerr=spread, color=color, fmt="o", ms=8, capsize=3
+            )
             panel.annotate(
                 timing(record),
                 (record["q3_ms"], y),
-                (5, 0),
+                (8, 0),
                 textcoords="offset points",
                 va="center",
             )
@@ -120,6 +122,7 @@ def draw(records: Sequence[dict], kind: str, path: pathlib.Path) -> None:
         least = min(r["q1_ms"] for r in runs if r["workload"] == name) / 2
         panel.set_ylim(-0.6, len(peers) - 0.4)  # a peer may be missing from one panel
         panel.set_xscale("log")
+        panel.grid(axis="y", alpha=0.3)
         panel.set_xlim(least, slowest * (slowest / least) ** 0.5)  # room for numbers
         panel.xaxis.set_major_formatter("{x:g}")
         panel.xaxis.set_minor_formatter("")

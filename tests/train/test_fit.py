@@ -301,7 +301,7 @@ def call_fit(**changes):
         (
             {"dataset": iter([])},
             TypeError,
-            r"dataset must be .* got 'list_iterator'; .* lambda epoch: data.batches\(",
+            r"dataset must be .* got list_iterator; .* lambda epoch: data.batches\(",
         ),
         ({"dataset": lambda: []}, TypeError, r"function epoch -> .* got one of \(\);"),
         (
