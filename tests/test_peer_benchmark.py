@@ -189,12 +189,12 @@ def test_tables_say_what_the_records_say():
     assert "Not installed: pytorch." in text
 
 
-def test_picture_has_a_bar_for_every_peer(tmp_path):
+def test_picture_has_a_dot_for_every_peer(tmp_path):
     peer_report.draw(RECORDS, "train", tmp_path / "peers-train.png")
     picture = np.asarray(Image.open(tmp_path / "peers-train.png").convert("RGB"))
     for color in map(color_of, ("jaxrnn", "flax.linen")):
         rgb = tuple(bytes.fromhex(color[1:]))
-        assert (picture == rgb).all(axis=-1).mean() > 0.01
+        assert (picture == rgb).all(axis=-1).sum() > 50
 
 
 # No CUDA by accident.
