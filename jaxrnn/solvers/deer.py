@@ -16,6 +16,7 @@ from jaxrnn.solvers.affine import affine_scan
 from jaxrnn.solvers.base import Steps, start_of
 from jaxrnn.solvers.jacobians import Packing
 from jaxrnn.solvers.parallel_scan import ParallelScan
+from jaxrnn.solvers.primitives import no_derivative
 from jaxrnn.solvers.scan import Scan
 from jaxrnn.solvers.trajectory import (
     Problem,
@@ -50,9 +51,9 @@ class Deer:
     affine scan in forward mode, one from the last step to the first in reverse mode, at
     every order, under `vmap` too; no loop over time. (Before JAX 0.12 a gradient
     through a `lax.scan` around it, as of `Checkpointed`, cannot be differentiated again
-    and raises.) In bfloat16 it iterates, and hands carries from step to step, in
-    float32. A cell with `Cell.linear` is solved by `ParallelScan`, and a number of
-    steps that `jax.export` leaves open by `Scan`.
+    and raises; a gradient of `jax.jvp` works.) In bfloat16 it iterates, and hands
+    carries from step to step, in float32. A cell with `Cell.linear` is solved by
+    `ParallelScan`, and a number of steps that `jax.export` leaves open by `Scan`.
 
     Where it wins: a small cell, long sequences, few rows, and a GPU or TPU that `Scan`
     leaves idle. An iteration costs 10 to 40 times what all steps cost, and about
@@ -152,30 +153,20 @@ def _solved(cell: Cell, solver: Deer, packing: Packing, problem: Problem) -> Arr
     return repaired(cell, packing, problem, carries, since)
 
 
-@jax.custom_vjp
+NO_SECOND = (
+    "before JAX 0.12 a gradient of Deer within a lax.scan, such as that of "
+    "Checkpointed, cannot be differentiated again; write the gradient of a jax.jvp "
+    "(jax.jacrev(jax.jacfwd(...))), Deer without the scan, or another solver."
+)
+
+
 def _without_derivative(x: Array) -> Array:
     """Keeps derivatives out of the iterations, where they would be nearly right.
 
     JAX before 0.12 forgets the rule of `_solved` where a `lax.scan` around it is
     differentiated twice.
     """
-    return x
-
-
-def _forward(x: Array) -> tuple[Array, None]:
-    return x, None
-
-
-def _backward(residuals: None, cotangent: Array) -> tuple[Array]:
-    del residuals, cotangent
-    raise TypeError(NO_SECOND)
-
-
-NO_SECOND = (
-    "a gradient of Deer within a lax.scan, such as that of Checkpointed, cannot be "
-    "differentiated again; take it outside of the scan, or another solver."
-)
-_without_derivative.defvjp(_forward, _backward)
+    return no_derivative(x, NO_SECOND)
 
 
 @_solved.defjvp
