@@ -117,8 +117,8 @@ def of_programs(cell, time, batch, features, solver):
     ("name", "projected"), [("min_gru", 2), ("min_lstm", 3), ("lru", 1), ("rg_lru", 3)]
 )
 def test_parallel_scan_keeps_its_rounds_and_has_no_loop(name, projected):
-    """The rounds of a and b are 2 (1 + 1/2 + 1/4 + ...) floats a value, and those of the
-    way back as many; besides, what is projected and what becomes of it.
+    """The rounds of a and b are 2 (1 + 1/2 + 1/4 + ...) floats a value, and as many on
+    the way back; besides, what is projected and what becomes of it.
     """
     shape = (100, 4, 32)
     (values, loops), (gradient, loops_of_gradient) = of_programs(
