@@ -4,9 +4,9 @@ Command    python experiments/state_tracking.py --seeds 1
 Time       under 4 minutes for one seed, 7 for three, on 2 cores that others use too
 Expect     of 3 seeds: GRU and LSTM solve parity and S3 at 40 steps, and hold parity
            over 10,000, S3 there at 0.35 to 1; a SimpleRNN holds parity in one of three.
-           No linear cell is far above chance from 256 steps on, though the signed one
-           solves parity at 40 steps, and S3 nearly. Sums modulo 3 are the hardest: a
-           GRU's hold to 40 steps, an LSTM's over 10,000 in one of three
+           None of the linear cells here is far above chance from 256 steps on, though
+           the signed one solves parity at 40 steps, and S3 nearly. Sums modulo 3 are
+           the hardest: a GRU's hold to 40 steps, an LSTM's over 10,000 in one of three
 
 Every step brings an element of a group; the label is the product of all elements since
 the first step. Parity is the group of two (is the number of ones odd?), sums modulo 3

@@ -174,6 +174,77 @@ def test_parallel_times_what_fits(tmp_path):
     assert all(r["error"] < 1e-6 for r in records)  # float32, of numbers below 1
 
 
+def test_figures_of_the_page_are_those_of_the_record():
+    """Ratios of medians, by what the sentences are about."""
+    records = files.read_json_lines(parallel.RESULTS / "parallel.jsonl")
+    medians = {
+        (r["cell"], r["time"], r["batch"], r["what"], r["solver"]): r["median_ms"]
+        for r in records
+    }
+    iterations = {
+        (r["cell"], r["time"], r["batch"]): r["iterations"]
+        for r in records
+        if r["solver"] == "Deer" and r["what"] == "values"
+    }
+
+    def ratios(solver, over, what, *, cell=None, batch=None):
+        return [
+            value / medians[*case, over]
+            for (*case, by), value in medians.items()
+            if by == solver and case[3] == what
+            if cell in (None, case[0]) and batch in (None, case[2])
+        ]
+
+    def between(found, digits=1):
+        return f"{min(found):.{digits}f} to {max(found):.{digits}f}"
+
+    over_hoisted = functools.partial(ratios, "ParallelScan", "HoistedScan")
+    deer = functools.partial(ratios, "Deer", "Scan")
+    deer_over_hoisted = functools.partial(ratios, "Deer", "HoistedScan", "gradient")
+    an_iteration = [
+        medians[*case, "values", "Deer"] / medians[*case, "values", "Scan"] / number
+        for case, number in iterations.items()
+    ]
+    hoisted, at_once, plain = (
+        f"{medians['min_gru', 100_000, 1, 'gradient', solver]:.0f}"
+        for solver in ("HoistedScan", "ParallelScan", "Scan")
+    )
+    page = BENCHMARKS.parent.parent / "docs" / "parallel_in_time.md"
+    text = " ".join(page.read_text("utf-8").split())
+    for words in (
+        f"{hoisted} ms by `HoistedScan`, {at_once} by `ParallelScan`, {plain} by",
+        f"{between(over_hoisted('values'))} times as long as `HoistedScan` for values",
+        f"{between(over_hoisted('gradient'))} times for gradients",
+        f"{between(iterations.values(), 0)} iterations",
+        f"of {between(an_iteration)} times what all steps take by `Scan`",
+        f"take {between(deer('values'), 0)} times as long as by `Scan`. Gradients",
+        f"take {between(deer('gradient', batch=1))} times as long as by `Scan`, of 16",
+        f"of 16 rows {between(deer('gradient', batch=16))} times. Against",
+        f"{between(deer_over_hoisted(cell='simple_rnn', batch=1))} times as long for a",
+        f"{between(deer_over_hoisted(cell='gru', batch=1))} times for a GRU",
+        f"{between(deer_over_hoisted(cell='simple_rnn', batch=16))} and",
+        f"and {between(deer_over_hoisted(cell='gru', batch=16))} times. Cases",
+    ):
+        assert words in text, words
+    left_out = {(time, batch) for _, time, batch, *_ in medians} - {
+        (time, batch) for _, time, batch in iterations
+    }
+    assert left_out == {(100_000, 16)}
+    counts = [
+        [count["iterations"] for count in record["deer"]]
+        for record in files.read_json_lines(parallel.RESULTS / "adding_problem.jsonl")
+        if record["deer"]
+    ]
+    fresh = [*iterations.values(), *(first for first, *_ in counts)]
+    text = " ".join(str(jaxrnn.Deer.__doc__).split())
+    for words in (
+        f"{between(an_iteration, 0)} times what all steps take by `Scan`",
+        f"Fresh cells have taken {between(fresh, 0)} iterations",
+        f"trained on the adding problem up to {max(map(max, counts))}",
+    ):
+        assert words in text, words
+
+
 def test_host_and_device_train_alike(monkeypatch):
     """Three batches of 4 and one of 2; losses of one and the same epoch, in float32."""
     monkeypatch.setattr(host, "SIZES", {"small": (4, 5, jaxrnn.keras_adam)})

@@ -96,6 +96,47 @@ def gradient_memory(cell, time, batch, features, solver=None, in_features=None):
     return memory(jax.grad(loss), params, inputs)[0]
 
 
+def of_programs(cell, time, batch, features, solver):
+    """Of the values, then of their gradient: temporary bytes, and loops."""
+    params = {
+        name: floats(*spec.shape)
+        for name, spec in cell.param_specs(features, features).items()
+    }
+
+    def loss(params, inputs):
+        return jnp.sum(jaxrnn.rnn(cell, params, inputs, solver=solver)[1] ** 2)
+
+    for function in (loss, jax.grad(loss)):
+        lowered = jax.jit(function).lower(params, floats(time, batch, features))
+        program = lowered.compile()
+        loops = len(re.findall(r" while\(", program.as_text()))
+        yield program.memory_analysis().temp_size_in_bytes, loops
+
+
+@pytest.mark.parametrize(
+    ("name", "projected"), [("min_gru", 2), ("min_lstm", 3), ("lru", 1), ("rg_lru", 3)]
+)
+def test_parallel_scan_keeps_its_rounds_and_has_no_loop(name, projected):
+    """The rounds of a and b are 2 (1 + 1/2 + 1/4 + ...) floats a value, and as many on
+    the way back; besides, what is projected and what becomes of it.
+    """
+    shape = (100, 4, 32)
+    (values, loops), (gradient, loops_of_gradient) = of_programs(
+        getattr(jaxrnn, name), *shape, jaxrnn.ParallelScan()
+    )
+    assert loops == loops_of_gradient == 0
+    a_value = math.prod(shape) * FLOAT
+    assert 2 < values / a_value < 6.1
+    assert 0.8 < gradient / a_value / (6 + 3 * projected) < 1.1
+
+
+@pytest.mark.slow
+def test_gradient_of_deer_has_no_further_loop():
+    """One over iterations, one over steps that are to be repaired."""
+    found = of_programs(jaxrnn.gru, 20, 2, 4, jaxrnn.Deer())
+    assert [loops for _, loops in found] == [2, 2]
+
+
 @pytest.mark.slow
 def test_deer_keeps_jacobians_and_checkpoints_those_of_a_chunk():
     """Three arrays of them and some of carries; eight chunks take an eighth."""

@@ -5,6 +5,7 @@ masks, so that the whole matrix stays affordable.
 """
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -63,7 +64,17 @@ def assert_close(found, want, tolerance=1e-10):
     )
 
 
-def scalar(cell, solver, reverse, params, inputs, carry, mask, resets):
+def _pairs_in_reverse():
+    """Every cell with one solver, and so every solver with two cells at least."""
+    others = itertools.cycle(
+        solver for solver in SOLVERS if solver != jaxrnn.ParallelScan()
+    )
+    for name, (cell, step) in CELLS.items():
+        solver = jaxrnn.ParallelScan() if cell.linear else next(others)
+        yield pytest.param(cell, step, solver, id=f"{name}-{solver}")
+
+
+def scalar(cell, solver, reverse, params, inputs, carry, mask, resets, weights=None):
     """A scalar that every output and the last carry enter unevenly, and both."""
     last, outputs = jaxrnn.rnn(
         cell,
@@ -75,9 +86,13 @@ def scalar(cell, solver, reverse, params, inputs, carry, mask, resets):
         reverse=reverse,
         solver=solver,
     )
-    weights = jnp.linspace(-1, 1, outputs.size).reshape(outputs.shape)
+    weights = uneven(outputs) if weights is None else weights
     of_last = sum(jnp.sum(jnp.sin(leaf)) for leaf in jax.tree.leaves(last))
     return jnp.sum(weights * outputs) + of_last, (last, outputs)
+
+
+def uneven(outputs):
+    return jnp.linspace(-1, 1, outputs.size).reshape(outputs.shape)
 
 
 @functools.cache
@@ -86,45 +101,61 @@ def compiled(cell, solver, reverse=False):
     run = functools.partial(scalar, cell, solver, reverse)
     run = jax.jit(jax.value_and_grad(run, argnums=(0, 1, 2), has_aux=True))
 
-    def call(params, inputs, carry, mask, resets=None):
+    def call(params, inputs, carry, mask, resets=None, weights=None):
         mask = ALWAYS if mask is None else mask
         resets = ~ALWAYS if resets is None else resets
-        return run(params, inputs, carry, mask, resets)
+        if weights is None:
+            like = jax.tree.leaves(cell.initial_carry(params, inputs.shape[:-1]))[0]
+            weights = uneven(like)
+        return run(params, inputs, carry, mask, resets, weights)
 
     return call
 
 
 @functools.cache
-def reference(cell, reverse, mask, resets):
+def reference(cell, mask, resets):
     problem = random_problem(cell, np.float64)
     resets = RESETS if resets else None
-    return compiled(cell, jaxrnn.Scan(), reverse)(*problem, MASKS[mask], resets)
+    return compiled(cell, jaxrnn.Scan())(*problem, MASKS[mask], resets)
 
 
-def check(cell, step, solver, reverse):
+@pytest.mark.parametrize(("cell", "step", "solver"), list(_pairs()))
+def test_values_and_gradients(cell, step, solver):
     """Values against a NumPy loop; gradients against JAX's of the plain scan, which
     another test holds against finite differences.
     """
     problem = random_problem(cell, np.float64)
     for name, mask in MASKS.items():
         for resets in (None, RESETS):
-            run = compiled(cell, solver, reverse)
-            (_, found), gradients = run(*problem, mask, resets)
-            last, outputs, _ = numpy_rnn(step, *problem, mask, resets, reverse)
+            (_, found), gradients = compiled(cell, solver)(*problem, mask, resets)
+            last, outputs, _ = numpy_rnn(step, *problem, mask, resets)
             assert_close(found, (last, outputs))
-            want = reference(cell, reverse, name, resets is not None)[1]
-            assert_close(gradients, want)
+            assert_close(gradients, reference(cell, name, resets is not None)[1])
 
 
-@pytest.mark.parametrize(("cell", "step", "solver"), list(_pairs()))
-def test_values_and_gradients(cell, step, solver):
-    check(cell, step, solver, reverse=False)
-
-
-@ALL_CELLS
-def test_values_and_gradients_in_reverse(cell, step):
-    """A solver does not know the direction; the default one runs every cell."""
-    check(cell, step, jaxrnn.default_solver(cell), reverse=True)
+@pytest.mark.parametrize(("cell", "step", "solver"), list(_pairs_in_reverse()))
+def test_values_and_gradients_in_reverse(cell, step, solver):
+    """Values against a NumPy loop that goes backwards; gradients against those of the
+    plain scan that goes forward, over all that is turned around by hand.
+    """
+    problem = params, inputs, carry = random_problem(cell, np.float64)
+    ends = np.roll(RESETS, -1, axis=0)  # an episode ends before the next one begins
+    ends[-1] = False
+    for mask in MASKS.values():
+        for resets in (None, RESETS):
+            run = compiled(cell, solver, reverse=True)
+            (_, found), gradients = run(*problem, mask, resets)
+            last, outputs, _ = numpy_rnn(step, *problem, mask, resets, reverse=True)
+            assert_close(found, (last, outputs))
+            _, (of_params, of_inputs, of_carry) = compiled(cell, jaxrnn.Scan())(
+                params,
+                inputs[::-1],
+                carry,
+                None if mask is None else mask[::-1],
+                None if resets is None else jnp.asarray(ends[::-1]),
+                uneven(outputs)[::-1],
+            )
+            assert_close(gradients, (of_params, of_inputs[::-1], of_carry))
 
 
 @ALL_SOLVERS
@@ -138,7 +169,7 @@ def test_neither_mask_nor_resets(name, solver):
     (_, found), gradients = run(*problem, None, None)
     last, outputs, _ = numpy_rnn(step, *problem, None)
     assert_close(found, (last, outputs))
-    assert_close(gradients, reference(cell, False, "none", False)[1])
+    assert_close(gradients, reference(cell, "none", False)[1])
 
 
 @pytest.mark.parametrize("name", ["simple_rnn", "simple_rnn_no_bias", "ind_rnn"])
@@ -299,7 +330,7 @@ def test_forward_mode(name, solver):
     problem, direction = (random_problem(cell, np.float64, seed) for seed in (0, 1))
     found = forward_derivatives(cell, solver)(problem, direction)
     assert_close(found, forward_derivatives(cell, jaxrnn.Scan())(problem, direction))
-    _, gradients = reference(cell, False, "holes", True)
+    _, gradients = reference(cell, "holes", True)
     along = jax.tree.map(lambda x, y: jnp.sum(x * y), gradients, direction)
     np.testing.assert_allclose(found[0], sum(jax.tree.leaves(along)), rtol=1e-9)
 
@@ -321,7 +352,7 @@ def test_forward_mode_of_every_cell(name, solver):
         return scalar(cell, solver, False, *problem, None, None)[0]
 
     _, along = jax.jit(lambda *given: jax.jvp(run, *given))(problem, direction)
-    _, gradients = reference(cell, False, "none", False)
+    _, gradients = reference(cell, "none", False)
     want = jax.tree.map(lambda x, y: jnp.sum(x * y), gradients, direction)
     np.testing.assert_allclose(along, sum(jax.tree.leaves(want)), rtol=1e-9)
 

@@ -2,10 +2,11 @@
 
 Command    python experiments/benchmarks/parallel.py   (--quick: 2 minutes)
 Time       about 8 minutes on 2 cores
-Expect     on a CPU, that they do not: `ParallelScan` as fast as `HoistedScan` at best,
-           `Deer` 6 to 36 times as slow as `Scan` for values; for gradients as fast with
-           one row, 3 to 5 times as slow with 16. On a GPU, where steps are launched one
-           by one, the opposite for few rows
+Expect     on a CPU, that they do not: `ParallelScan` takes 0.7 to 3.5 times as long as
+           `HoistedScan`; `Deer` 6 to 36 times as long as `Scan` for values, for
+           gradients as long with one row and 3 to 5 times with 16, but 1.4 to 20 times
+           as long as `HoistedScan`. On a GPU, where steps are launched one by one, the
+           opposite for few rows
 
 Random data, fresh cells. Every figure is the median of runs that take turns in one
 process, after a warm-up, to the end of their computation, compile time apart

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxrnn.cells.base import Carry, Cell, Params
+from jaxrnn.cells.ops import as_varying
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,9 +91,10 @@ def step_jacobians(
             return jax.jvp(step, (before,), (tangent,))[1]
 
         if cell.diagonal:
-            return along(jnp.ones(shape, dtype))
+            return along(jnp.ones_like(before))
         n = shape[-1]
         columns = jnp.eye(n, dtype=dtype).reshape(n, *[1] * (len(shape) - 1), n)
+        columns = as_varying(columns, like=before)
         return jax.vmap(along)(jnp.broadcast_to(columns, (n, *shape)))
 
     found = jax.vmap(of_step)(before, projected)

@@ -1,10 +1,13 @@
-"""What do solvers need that JAX has no function for? Two primitives, and no more.
+"""What do solvers need that JAX has no function for? Three primitives, and no more.
 
 `linear_call`    a linear map with a transpose written by hand. `jax.custom_vjp` knows
                  the transpose alone and forbids forward mode; `jax.linear_call` knows
                  no `vmap`.
 `here_or_there`  one function where a program runs at once, and another one where it is
                  exported or compiled for another platform.
+`no_derivative`  the identity, which says why it has none. JAX before 0.12 drops the
+                 rules of `jax.custom_jvp` and `jax.custom_vjp` where a gradient of a
+                 `lax.scan` is differentiated again; a primitive it keeps.
 
 All that this package takes from the inside of JAX (`jax.interpreters`) is in here.
 """
@@ -106,6 +109,11 @@ def here_or_there(
         results=tuple(traced.out_avals),
     )
     return jax.tree.structure(results).unflatten(found)
+
+
+def no_derivative(x: Array, words: str) -> Array:
+    """`x`; a TypeError with these words where a derivative goes through it."""
+    return _refusing.bind(x, words=words)
 
 
 def _results(*arguments: Any, results: Any, **parameters: Any) -> Any:
@@ -285,3 +293,19 @@ def _either_lowering(
 
 batching.primitive_batchers[_either] = _either_batching
 mlir.register_lowering(_either, _either_lowering)
+
+
+# `no_derivative`.
+
+_refusing = Primitive("jaxrnn_no_derivative")
+_refusing.def_impl(lambda x, words: x)
+_refusing.def_abstract_eval(lambda x, words: x)
+
+
+def _refuse(primals: Any, tangents: Any, words: str) -> Any:
+    raise TypeError(words)
+
+
+ad.primitive_jvps[_refusing] = _refuse
+batching.defvectorized(_refusing)
+mlir.register_lowering(_refusing, lambda context, x, words: [x])
