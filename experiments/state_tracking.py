@@ -1,7 +1,7 @@
 """Which cells keep track of a state, and for how long beyond what they trained on?
 
 Command    python experiments/state_tracking.py --seeds 1
-Time       under 4 minutes for one seed, 7 for three, on 2 cores that others use too
+Time       2.6 minutes for one seed on 2 quiet cores, 7 for three on cores that are not
 Expect     of 3 seeds: GRU and LSTM solve parity and S3 at 40 steps, and hold parity
            over 10,000, S3 there at 0.35 to 1; a SimpleRNN holds parity in one of three.
            None of the linear cells here is far above chance from 256 steps on, though
