@@ -97,7 +97,13 @@ def stacked(*trees):
 
 
 @pytest.mark.parametrize(
-    "cell", [jaxrnn.simple_rnn, jaxrnn.gru, jaxrnn.lstm], ids=lambda cell: cell.name
+    "cell",
+    [
+        jaxrnn.simple_rnn,
+        pytest.param(jaxrnn.gru, marks=pytest.mark.slow),
+        pytest.param(jaxrnn.lstm, marks=pytest.mark.slow),
+    ],
+    ids=lambda cell: cell.name,
 )
 def test_never_wrong_however_chaotic(cell):
     """By 16 eps and no more; nor is Scan off, by more than its steps taken again."""

@@ -127,7 +127,10 @@ def assert_close(found, want, tolerance):
 
 
 @needs_kernels
-@pytest.mark.parametrize("turn", range(26))
+@pytest.mark.parametrize(
+    "turn",
+    [*range(13), *(pytest.param(n, marks=pytest.mark.slow) for n in range(13, 26))],
+)
 def test_any_configuration_is_exact(turn):
     """26 kinds of kernels, 8 draws each: within 2e-6 of Scan, in float32.
 
@@ -194,7 +197,13 @@ def test_bfloat16_sums_in_float32(name):
 
 
 @needs_emulation
-@pytest.mark.parametrize("name", OF_ALL)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if "layer" in name else [])
+        for name in OF_ALL
+    ],
+)
 def test_the_order_of_threads_does_not_matter(name, monkeypatch):
     """No thread reads what another writes before the next barrier: equal bits."""
     cell = OF_ALL[name]
@@ -207,6 +216,7 @@ def test_the_order_of_threads_does_not_matter(name, monkeypatch):
 
 
 @needs_kernels
+@pytest.mark.slow
 def test_models_side_by_side_are_models_one_by_one():
     """Nested: parameters, inputs or both of every model; a launch for all of them."""
     rng = np.random.default_rng(0)
@@ -415,7 +425,7 @@ def test_random_steps_are_exact_or_refused(turn):
 
 
 @needs_kernels
-@pytest.mark.parametrize("features", [1, 5])
+@pytest.mark.parametrize("features", [pytest.param(1, marks=pytest.mark.slow), 5])
 @pytest.mark.parametrize("step", LAYOUTS)
 def test_parameters_of_any_layout(step, features):
     """The axis of features last, first or nowhere; rows, and turned matrices."""

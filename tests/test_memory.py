@@ -114,7 +114,13 @@ def of_programs(cell, time, batch, features, solver):
 
 
 @pytest.mark.parametrize(
-    ("name", "projected"), [("min_gru", 2), ("min_lstm", 3), ("lru", 1), ("rg_lru", 3)]
+    ("name", "projected"),
+    [
+        ("min_gru", 2),
+        pytest.param("min_lstm", 3, marks=pytest.mark.slow),
+        pytest.param("lru", 1, marks=pytest.mark.slow),
+        pytest.param("rg_lru", 3, marks=pytest.mark.slow),
+    ],
 )
 def test_parallel_scan_keeps_its_rounds_and_has_no_loop(name, projected):
     """The rounds of a and b are 2 (1 + 1/2 + 1/4 + ...) floats a value, and as many on

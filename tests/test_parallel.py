@@ -164,7 +164,16 @@ def test_vmap_within_vmap(name, solver, reverse):
             assert_close(jax.tree.map(lambda x, at=(model, row): x[at], found), want)
 
 
-@pytest.mark.parametrize("name", ["simple_rnn", "gru", "lstm", "lru", "rg_lru"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lru",
+        "rg_lru",
+        "gru",
+        pytest.param("simple_rnn", marks=pytest.mark.slow),
+        pytest.param("lstm", marks=pytest.mark.slow),
+    ],
+)
 def test_float32_against_float64(name):
     """Each of seven steps rounds by 6e-8, and so do the sums of the gradient."""
     solver = jaxrnn.Deer() if CELLS[name][0].linear is None else jaxrnn.ParallelScan()
