@@ -44,6 +44,7 @@ def part(path, seconds=60.0):
     return Part("part", path, time.monotonic() + seconds, quick=True, seed=0)
 
 
+@pytest.mark.slow
 def test_a_part_that_fails_or_hangs_stops_no_other(programs, tmp_path, capsys):
     """And what it wrote stays; what it started is ended with it."""
     child = (

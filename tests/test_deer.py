@@ -180,6 +180,7 @@ def test_where_scan_overflows_it_does():
 
 @pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize("name", ["simple_rnn", "lstm"])
+@pytest.mark.slow
 def test_repaired_from_the_start_it_is_scan_to_the_bit(name):
     cell = CELLS[name][0]
     params, inputs = fresh(cell, 8, 4.0), normal(50, 3, 4)
@@ -196,6 +197,7 @@ def test_repaired_from_the_start_it_is_scan_to_the_bit(name):
 
 
 @pytest.mark.parametrize("name", ["simple_rnn", "gru", "lstm"])
+@pytest.mark.slow
 def test_few_iterations_at_any_length(name):
     """Of a fresh cell, at 10,000 steps; nothing is left to repair."""
     cell, time = getattr(jaxrnn, name), 10_000

@@ -676,6 +676,7 @@ LIFTED = {
 
 
 @pytest.mark.parametrize("name", LIFTED)
+@pytest.mark.slow
 def test_a_wrapper_may_be_lifted_as_a_class(name):
     """Its parameters stand where they stood; `vmap` gives them an axis."""
     make = LIFTED[name]

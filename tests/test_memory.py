@@ -208,6 +208,7 @@ def exponent(cell, solver):
 
 
 @pytest.mark.parametrize("name", ["simple_rnn", "lstm"])
+@pytest.mark.slow
 def test_checkpoints_take_the_root_of_time(name):
     """sqrt(time) chunks keep a carry each, and one chunk sqrt(time) steps."""
     assert exponent(getattr(jaxrnn, name), jaxrnn.Checkpointed()) < 0.65

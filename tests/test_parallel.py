@@ -241,6 +241,7 @@ def test_no_loop_over_time(name, solver, number):
 
 @IN_FLOAT64
 @pytest.mark.parametrize("kind", ["diagonal", "complex", "matrix"])
+@pytest.mark.slow
 def test_affine_scan_is_a_loop_and_a_linear_map(kind):
     """The values of a NumPy loop; derivatives by b and by a of finite differences."""
     rng = np.random.default_rng(0)

@@ -150,6 +150,7 @@ def test_names_that_are_taken_here(tmp_path):
     assert again.names == model.names
 
 
+@pytest.mark.slow
 def test_hard_sigmoid_goes_to_keras_3_by_its_weights(folder, tmp_path):
     """Two models with it: in gates, and behind a Dense."""
     for name in ("keras_2.2.4", "keras_2.2.4_flatten"):
@@ -188,6 +189,7 @@ def test_hard_sigmoid_of_all_models():
         to_hard_sigmoid(jaxrnn.Sequential([old]), {})
 
 
+@pytest.mark.slow
 def test_it_trains(folder):
     """Dropout by its key, gradients everywhere, logits without the last function."""
     model, params = load_keras_model(folder / "all.keras")

@@ -112,6 +112,7 @@ def check_both_ways(train, test_ids, vocab_size, folder):
     np.testing.assert_allclose(losses, keras_epoch(opened, train), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_both_ways(tmp_path):
     rng = np.random.default_rng(0)
     ids = rng.integers(1, 50, (3 * BATCH_SIZE, 10)).astype(np.int32)

@@ -118,8 +118,9 @@ class Killed(Exception):
     """As if the process had ended."""
 
 
-@pytest.mark.parametrize("updates", [None, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("updates", [None, 4])
 @pytest.mark.parametrize("kind", ["memory", "host", "grain", "models"])
+@pytest.mark.slow
 def test_killed_after_any_checkpoint_it_ends_with_the_same_bits(
     kind, updates, tmp_path, monkeypatch
 ):

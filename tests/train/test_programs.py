@@ -119,6 +119,7 @@ ENTRIES = {
 
 
 @pytest.mark.parametrize("name", ENTRIES)
+@pytest.mark.slow
 def test_a_function_of_the_users_is_let_go_with_all_it_holds(name):
     new, call = ENTRIES[name]
     call(new())

@@ -149,6 +149,7 @@ def test_one_chunk_is_full_backpropagation(chunk):
 
 
 @pytest.mark.parametrize("over", [jax.vmap, jaxrnn.one_by_one])
+@pytest.mark.slow
 def test_many_models_with_noise_are_python_loops(over):
     """Another key for every chunk, another one for every model."""
     keys = jax.vmap(jax.random.key)(jnp.arange(2))
