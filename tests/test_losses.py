@@ -164,3 +164,24 @@ def test_half_precision_is_computed_in_float32(dtype):
             wide[1] = targets
         assert loss == loss_fn(*wide)[0]
         assert np.isfinite([loss, *gradient.ravel()[:3]]).all()
+
+
+@pytest.mark.parametrize("kind", ["probabilities", "logits"])
+def test_a_label_that_does_not_count_changes_nothing(kind):
+    """-1 in a row of weight 0, as some mark what nobody has labelled."""
+
+    def loss(logits, labels, weight):
+        if kind == "logits":
+            logits, labels = logits[:, None], labels[:, None]
+            return jaxrnn.multi_label_loss(logits, labels, weight)[0]
+        p = jax.nn.sigmoid(logits)
+        return jaxrnn.binary_classification_loss(p, labels, weight)[0]
+
+    logits, labels = jnp.array([0.3, 0.2, -0.1]), jnp.array([1.0, -1.0, 0.0])
+    found = jax.value_and_grad(loss)(logits, labels, jnp.array([1.0, 0.0, 1.0]))
+    kept = jnp.array([0, 2])
+    want = jax.value_and_grad(loss)(logits[kept], labels[kept], jnp.ones(2))
+    np.testing.assert_allclose(found[0], want[0], rtol=1e-6)
+    np.testing.assert_allclose(found[1][kept], want[1], rtol=1e-6)
+    assert found[1][1] == 0
+    assert jnp.isnan(loss(logits, labels, jnp.ones(3)))

@@ -48,6 +48,7 @@ MAY_USE_FROM_THE_SIDE = {
     "train": {"data", "files", "metrics"},
     "data": {"files"},
     "interchange": {"files"},
+    "models": {"dtypes"},
     "losses": {"dtypes", "metrics"},
     "regularizers": {"dtypes", "rules"},
     "constraints": {"rules"},

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxrnn.dtypes import widened
-from jaxrnn.losses.weights import between_0_and_1, check_same_shape, weight_of_steps
+from jaxrnn.losses.weights import check_same_shape, of_labels, weight_of_steps
 from jaxrnn.metrics import Mean
 
 
@@ -42,8 +42,8 @@ def binary_cross_entropy(
     probabilities, labels = widened(probabilities), widened(labels)
     p = jnp.clip(probabilities, epsilon, 1 - epsilon)
     p = jnp.where(jnp.abs(probabilities - 0.5) > 0.501, jnp.nan, p)
-    labels = between_0_and_1(labels)
-    return -(labels * jnp.log(p) + (1 - labels) * jnp.log(1 - p))
+    losses = -(labels * jnp.log(p) + (1 - labels) * jnp.log(1 - p))
+    return of_labels(losses, labels)
 
 
 def binary_accuracy(

@@ -6,9 +6,9 @@ from jaxtyping import Array, Bool, Float, Shaped
 
 from jaxrnn.dtypes import widened
 from jaxrnn.losses.weights import (
-    between_0_and_1,
     check_arrays,
     check_same_shape,
+    of_labels,
     weight_of_steps,
 )
 from jaxrnn.metrics import Mean
@@ -115,8 +115,8 @@ def multi_label_loss(
       (0.7936, 0.6667)
     """
     check_same_shape("logits", logits, "labels", labels)
-    logits, labels = widened(logits), between_0_and_1(widened(labels))
-    losses = optax.sigmoid_binary_cross_entropy(logits, labels)
+    logits, labels = widened(logits), widened(labels)
+    losses = of_labels(optax.sigmoid_binary_cross_entropy(logits, labels), labels)
     right = (logits > 0).astype(labels.dtype) == labels
     return _loss_and_accuracy(losses, right, weight_of_steps(sample_weight, mask))
 

@@ -103,14 +103,18 @@ def weight_of_steps(
     return jnp.where(mask, sample_weight.reshape(*sample_weight.shape, *rest), 0)
 
 
-def between_0_and_1(labels: Float[Array, "..."]) -> Float[Array, "..."]:
-    """The labels; NaN for -1, say, whose loss would be a number and no cross-entropy.
+def of_labels(
+    losses: Float[Array, "..."], labels: Float[Array, "..."]
+) -> Float[Array, "..."]:
+    """The losses; NaN where a label is not in [0, 1]: of -1 it is no cross-entropy.
+
+    A row that does not count may have such a label: its gradient is zero.
 
     Example:
-      >>> between_0_and_1(jnp.array([0.0, 0.9, -1.0])).tolist()
-      [0.0, 0.8999999761581421, nan]
+      >>> of_labels(jnp.array([0.5, 0.5, 0.5]), jnp.array([0.0, 0.9, -1.0])).tolist()
+      [0.5, 0.5, nan]
     """
-    return jnp.where(jnp.abs(labels - 0.5) > 0.501, jnp.nan, labels)
+    return jnp.where(jnp.abs(labels - 0.5) > 0.501, jnp.nan, losses)
 
 
 def check_arrays(**arrays: Any) -> None:

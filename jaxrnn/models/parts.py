@@ -10,6 +10,7 @@ from jaxtyping import Array
 
 from jaxrnn.cells.checks import as_array, check_size
 from jaxrnn.cells.params import glorot_uniform
+from jaxrnn.dtypes import widened
 
 
 def check_sizes(model: nn.Module, *names: str) -> None:
@@ -59,7 +60,7 @@ def as_features(features: Any) -> Array:
             f"{jax.tree.map(jnp.shape, features)}; leave out return_sequences and "
             "return_carry, and give a Bidirectional a merge."
         )
-    return _wide(features)
+    return widened(features)
 
 
 def as_sequence(features: Any) -> Array:
@@ -70,11 +71,7 @@ def as_sequence(features: Any) -> Array:
             f"{jax.tree.map(jnp.shape, features)}; say return_sequences=True, leave "
             "out return_carry, and give a Bidirectional a merge."
         )
-    return _wide(features)
-
-
-def _wide(features: Array) -> Array:
-    return features.astype(jnp.float32) if features.dtype.itemsize < 4 else features
+    return widened(features)
 
 
 def ranked(name: str, values: Any, axes: tuple[str, ...]) -> Any:
